@@ -1,0 +1,34 @@
+# The commands of this project. `make demo` and `make test` work from a clean clone with nothing but Python 3.11+.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup demo test lint check bench clean
+
+help:  ## show this help
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(VENV)/.ready  ## make the virtual environment with the pinned dependencies
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt pip
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[all]' --group test --group lint --group demo
+	touch $@
+
+demo: setup  ## ten thousand notebook fits and 142 countries through a private server, Celery and a worker
+	$(BIN)/python examples/demo.py
+
+test: setup lint  ## lint, types and the test suite
+	$(BIN)/pytest
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup  ## the notebook's loop, the engine and the whole path, fits per second in one run
+	$(BIN)/python benchmarks/throughput.py
+
+clean:  ## remove everything that the other targets made
+	rm -rf $(VENV) demo-output benchmarks/results .mypy_cache .ruff_cache .pytest_cache

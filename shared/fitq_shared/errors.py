@@ -1,0 +1,96 @@
+"""Every error fitq raises on purpose.
+
+    FitqError
+    ├── InputError              what was submitted cannot be read or is not a valid job
+    │   ├── FileError           the file is missing, empty or of an unknown format
+    │   └── JobError            one job breaks a rule; names place, job, field, value and rule
+    ├── SettingsError           a FITQ_* variable has a value that makes no sense
+    ├── ServerError             the Redis behind fitq
+    │   ├── ServerUnreachable   nobody answers at the URL, or the password is wrong
+    │   └── ServerFull          it answers but refuses writes: maxmemory is reached
+    ├── SubmissionError
+    │   ├── SubmissionNotFound  no submission has this id
+    │   └── SubmissionTimeout   it did not finish in the time the caller gave it
+    ├── FrameError              bytes that are no frame of this version of fitq
+    └── MissingDependency       an optional package (an extra) is needed and not installed
+
+A fit that fails is not an error: its result carries a status and a message.
+"""
+
+from __future__ import annotations
+
+
+class FitqError(Exception):
+    """Base of all errors of fitq; the text says what happened, the likely cause and the next step."""
+
+
+class InputError(FitqError):
+    """What was submitted cannot be read or is not a valid job."""
+
+
+class FileError(InputError):
+    """An input or output file is missing, empty, unreadable or of an unknown format."""
+
+
+class JobError(InputError):
+    """One job breaks a rule.
+
+    `place` is where it was read (`jobs.jsonl:17`), `job` its id, `field` and `value` what is wrong, `rule` what
+    was expected. All are None where unknown.
+    """
+
+    def __init__(
+        self, rule: str, *, field: str | None = None, value: object = None, job: str | None = None, place: str | None = None
+    ) -> None:
+        self.rule, self.field, self.value, self.job, self.place = rule, field, value, job, place
+        super().__init__(self._text())
+
+    def at(self, place: str | None, job: str | None = None) -> JobError:
+        """The same error with the place and the job filled in where they were not known before."""
+        return JobError(self.rule, field=self.field, value=self.value, job=self.job or job, place=self.place or place)
+
+    def _text(self) -> str:
+        where = [text for text in (self.place, f"job {self.job!r}" if self.job else None) if text]
+        what = f"{self.field} = {_shortened(self.value)}: " if self.field else ""
+        return ": ".join([*where, f"{what}{self.rule}"])
+
+
+class SettingsError(FitqError):
+    """A FITQ_* environment variable has a value that makes no sense."""
+
+
+class ServerError(FitqError):
+    """The Redis behind fitq did not do what was asked."""
+
+
+class ServerUnreachable(ServerError):
+    """Nobody answers at the URL, or it does not let us in."""
+
+
+class ServerFull(ServerError):
+    """Redis answers but refuses writes because maxmemory is reached."""
+
+
+class SubmissionError(FitqError):
+    """Base of the errors about one submission."""
+
+
+class SubmissionNotFound(SubmissionError):
+    """No submission has this id: mistyped, deleted or expired."""
+
+
+class SubmissionTimeout(SubmissionError):
+    """The submission did not finish in the time the caller gave it; it goes on."""
+
+
+class FrameError(FitqError):
+    """Bytes that are not a frame this version of fitq can read."""
+
+
+class MissingDependency(FitqError):
+    """An optional package is needed; the text has the command that installs it."""
+
+
+def _shortened(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

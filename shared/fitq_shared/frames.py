@@ -1,0 +1,165 @@
+"""Frames: Arrow record batches of jobs, results and traces, in IPC form, compressed with zstd.
+
+The schema of a frame carries its kind and the version of this layout as metadata. A worker refuses a frame of another
+version instead of guessing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+
+from fitq_shared.errors import FrameError
+from fitq_shared.jobs import FitJob, Samples
+
+FRAME_VERSION = 1
+
+_floats = pa.list_(pa.float64())
+
+
+class Status(StrEnum):
+    """How one fit ended."""
+
+    #: The descent ended within the job's tolerance of the least-squares optimum.
+    CONVERGED = "converged"
+    #: The step limit came first; `gap` says how far from the optimum.
+    MAX_STEPS = "max_steps"
+    #: The loss became infinite, or ended above where it began.
+    DIVERGED = "diverged"
+    #: The samples do not determine the coefficients: too few points, or too few different x.
+    DEGENERATE = "degenerate"
+    #: A sample or weight is missing, not finite, negative or too large.
+    INVALID = "invalid"
+    #: The worker could not fit it for a reason outside the job.
+    ERROR = "error"
+
+
+#: Statuses that give no usable coefficients.
+FAILED = (Status.DIVERGED, Status.DEGENERATE, Status.INVALID, Status.ERROR)
+
+JOB_SCHEMA = pa.schema(
+    [
+        pa.field("index", pa.int64(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        ("x", _floats),
+        ("y", _floats),
+        ("weights", _floats),
+        ("polynomial", _floats),
+        ("count", pa.int32()),
+        ("spread", pa.float64()),
+        ("noise", pa.float64()),
+        ("samples_seed", pa.int64()),
+        ("degree", pa.int32()),
+        ("basis", pa.string()),
+        ("loss", pa.string()),
+        ("optimizer", pa.string()),
+        ("lr", pa.float64()),
+        ("steps", pa.int32()),
+        ("seed", pa.int64()),
+        ("init", _floats),
+        ("tolerance", pa.float64()),
+        ("trace", pa.string()),
+    ],
+    metadata={"fitq.kind": "jobs", "fitq.version": str(FRAME_VERSION)},
+)
+
+#: The columns in which the jobs of a chunk agree, so that one tensor program fits them all.
+SHAPE_COLUMNS = ("degree", "basis", "loss", "optimizer", "trace")
+
+RESULT_SCHEMA = pa.schema(
+    [
+        pa.field("index", pa.int64(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        ("message", pa.string()),
+        ("coefficients", _floats),
+        ("basis_coefficients", _floats),
+        ("domain", _floats),
+        ("loss", pa.float64()),
+        ("initial_loss", pa.float64()),
+        ("exact_loss", pa.float64()),
+        ("gap", pa.float64()),
+        ("exact_coefficients", _floats),
+        ("steps", pa.int32()),
+        ("r2", pa.float64()),
+        ("rmse", pa.float64()),
+        ("stderr", _floats),
+        ("condition", pa.float64()),
+        ("rank", pa.int32()),
+        ("samples_used", pa.int32()),
+        ("seed", pa.int64()),
+        ("device", pa.string()),
+        ("chunk", pa.int32()),
+    ],
+    metadata={"fitq.kind": "results", "fitq.version": str(FRAME_VERSION)},
+)
+
+#: `steps` and `trace` say which step each loss belongs to, through `fitq_shared.trace.recorded_steps`.
+TRACE_SCHEMA = pa.schema(
+    [
+        pa.field("index", pa.int64(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        ("trace", pa.string()),
+        ("steps", pa.int32()),
+        ("loss", pa.list_(pa.float32())),
+    ],
+    metadata={"fitq.kind": "traces", "fitq.version": str(FRAME_VERSION)},
+)
+
+
+def jobs_batch(jobs: Sequence[FitJob], first_index: int = 0) -> pa.RecordBatch:
+    """Checked jobs as a record batch of JOB_SCHEMA, numbered from `first_index`; an empty id becomes that number."""
+    samples = [job.samples or (Samples() if job.polynomial is not None else None) for job in jobs]
+    columns: dict[str, Iterable[Any]] = {
+        "index": range(first_index, first_index + len(jobs)),
+        "id": [job.id or str(index) for index, job in enumerate(jobs, first_index)],
+        "count": [spec and spec.count for spec in samples],
+        "spread": [spec and spec.spread for spec in samples],
+        "noise": [None if spec is None else spec.noise for spec in samples],
+        "samples_seed": [_samples_seed(job, spec) for job, spec in zip(jobs, samples, strict=True)],
+    }
+    arrays = [
+        pa.array(columns.get(field.name) or [getattr(job, field.name) for job in jobs], field.type) for field in JOB_SCHEMA
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=JOB_SCHEMA)
+
+
+def encode(batch: pa.RecordBatch) -> bytes:
+    """A record batch as an Arrow IPC stream with zstd-compressed buffers."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_batch(batch)
+    return bytes(memoryview(sink.getvalue()))
+
+
+def decode(frame: bytes, schema: pa.Schema) -> pa.RecordBatch:
+    """The record batch in `frame`, which must be of the kind and version of `schema`.
+
+    Raises:
+        FrameError: not a frame, or one of another kind or version.
+    """
+    try:
+        with pa.ipc.open_stream(frame) as reader:
+            batch = reader.read_next_batch()
+    except (pa.ArrowInvalid, StopIteration, OSError) as error:
+        raise FrameError(f"not an Arrow IPC frame ({error}); was the key written by something else?") from None
+    found, expected = batch.schema.metadata or {}, schema.metadata
+    if found != expected or batch.schema.names != schema.names:
+        raise FrameError(
+            f"frame is {_described(found)}, expected {_described(expected)}; run the same version of fitq everywhere"
+        )
+    return batch
+
+
+def _samples_seed(job: FitJob, spec: Samples | None) -> int | None:
+    if spec is None:
+        return None
+    return job.seed if spec.seed is None else spec.seed
+
+
+def _described(metadata: dict[bytes, bytes]) -> str:
+    kind, version = metadata.get(b"fitq.kind", b"of no kind"), metadata.get(b"fitq.version", b"?")
+    return f"{kind.decode()} version {version.decode()}"

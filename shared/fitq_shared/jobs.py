@@ -1,0 +1,209 @@
+"""One job, `FitJob`: its fields, defaults, limits, and the messages when it breaks a rule."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+import msgspec
+
+from fitq_shared.errors import JobError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MAX_DEGREE = 30
+MAX_SAMPLES = 100_000
+MAX_STEPS = 1_000_000
+MAX_ID_LENGTH = 200
+
+Basis = Literal["orthogonal", "power"]
+Loss = Literal["mse"]
+Optimizer = Literal["nadam"]
+Degree = Annotated[int, msgspec.Meta(ge=0, le=MAX_DEGREE)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES)]
+Steps = Annotated[int, msgspec.Meta(ge=1, le=MAX_STEPS)]
+Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+#: Which losses of the descent are kept: `none`, `full`, `every:K` or `points:N` (evenly spaced, both ends included).
+Trace = Annotated[str, msgspec.Meta(pattern=r"^(none|full|every:[1-9][0-9]{0,6}|points:([2-9]|[1-9][0-9]{1,6}))$")]
+
+
+class Samples(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the worker draws a sample set from `FitJob.polynomial`: x ~ spread * N(0, 1), y = p(x) + noise * N(0, 1)."""
+
+    #: Number of points.
+    count: Count = 20
+    #: Standard deviation of x, in units of x.
+    spread: Positive = 5.0
+    #: Standard deviation of the error added to y, in units of y.
+    noise: NotNegative = 0.0
+    #: Seed of the drawing; the job's own where it is None.
+    seed: Seed | None = None
+
+
+class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One polynomial fit: a sample set, a model, hyperparameters.
+
+    The sample set is either explicit (`x`, `y`, perhaps `weights`) or generated (`polynomial`, `samples`). None or NaN
+    among the values makes that fit `invalid`; it is no error of the job. Defaults are those of the notebook's loop, but
+    for `basis`. Constructing one checks nothing; `checked()`, which every way of submitting calls, does.
+    """
+
+    #: Name of the job, unique in its submission; its position (from 0) when empty.
+    id: Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)] = ""
+    x: Sequence[float | None] | None = None
+    y: Sequence[float | None] | None = None
+    #: Weight of each point in the mean of squares, 0 drops the point; all 1 when None.
+    weights: Sequence[float | None] | None = None
+    #: Coefficients of the polynomial to draw samples of, highest power first as in `np.poly1d`.
+    polynomial: Annotated[list[float], msgspec.Meta(min_length=1, max_length=MAX_DEGREE + 1)] | None = None
+    samples: Samples | None = None
+    degree: Degree = 2
+    #: `orthogonal`: polynomials orthonormal on the sample points, y standardised. `power`: raw powers of x, as they are.
+    basis: Basis = "orthogonal"
+    loss: Loss = "mse"
+    optimizer: Optimizer = "nadam"
+    #: Learning rate.
+    lr: Positive = 0.01
+    steps: Steps = 1000
+    #: Key of the generator that draws the starting coefficients, and the samples unless `samples.seed` is given.
+    seed: Seed = 0
+    #: Starting coefficients in powers of raw x, highest first; drawn from N(0, 1) in the basis when None.
+    init: list[float] | None = None
+    #: The fit is `converged` when it ends with a gap (in units of the variance of y) of at most this.
+    tolerance: NotNegative = 1e-3
+    trace: Trace = "points:100"
+
+    def checked(self) -> FitJob:
+        """The same job with arrays turned into lists and every field checked.
+
+        Raises:
+            JobError: a field has a wrong type, breaks a limit or contradicts another one.
+        """
+        return job_from_mapping({name: _plain(getattr(self, name)) for name in self.__struct_fields__})
+
+    def draw(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The sample set that the worker will draw: x and y, float64 of shape (count,), the same bits on every machine.
+
+        Raises:
+            JobError: the job has no `polynomial`.
+        """
+        if self.polynomial is None:
+            raise JobError("only a job with a polynomial draws its samples", job=self.id)
+        import numpy as np
+
+        from fitq_shared.sampling import draw_samples
+
+        samples = self.samples or Samples()
+        seed = self.seed if samples.seed is None else samples.seed
+        polynomial = np.asarray(self.polynomial, dtype=np.float64)[:, None]
+        x, y = draw_samples(
+            polynomial, np.array([seed]), np.array([samples.spread]), np.array([samples.noise]), samples.count
+        )
+        return x[:, 0], y[:, 0]
+
+
+#: What a field expects, where msgspec's own words would show a pattern or hide the choices.
+_EXPECTED = {
+    "basis": f"expected one of {', '.join(get_args(Basis))}",
+    "loss": f"expected one of {', '.join(get_args(Loss))}",
+    "optimizer": f"expected one of {', '.join(get_args(Optimizer))}",
+    "trace": "expected none, full, every:K or points:N with N >= 2",
+}
+
+_json_decoder = msgspec.json.Decoder(FitJob)
+
+
+def job_from_json(line: bytes | str, place: str | None = None) -> FitJob:
+    """Read one job from a JSON object.
+
+    Raises:
+        JobError: not JSON, or a field is wrong; the error names `place`, the job, the field and the value.
+    """
+    try:
+        job = _json_decoder.decode(line)
+    except msgspec.ValidationError as error:
+        raise _job_error(error, msgspec.json.decode(line)).at(place) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        rule = f"not a JSON object: {error}; one job a line is expected, missing numbers as null (JSON has no NaN)"
+        raise JobError(rule, place=place) from None
+    return _obeying_rules(job, place)
+
+
+def job_from_mapping(fields: Mapping[str, object], place: str | None = None) -> FitJob:
+    """Read one job from a dictionary of its fields (see `job_from_json`)."""
+    try:
+        job = msgspec.convert(fields, FitJob)
+    except msgspec.ValidationError as error:
+        raise _job_error(error, fields).at(place) from None
+    return _obeying_rules(job, place)
+
+
+def _obeying_rules(job: FitJob, place: str | None) -> FitJob:
+    """`job` itself when its fields agree with each other."""
+    for field, broken, rule in _rules(job):
+        if broken:
+            raise JobError(rule, field=field, value=getattr(job, field), job=job.id, place=place)
+    return job
+
+
+def _rules(job: FitJob) -> list[tuple[str, bool, str]]:
+    """(field, is it broken, what is expected) for each rule that needs more than one field or finite numbers."""
+    explicit, generated = job.x is not None or job.y is not None, job.polynomial is not None
+    points = len(job.x or ())
+    return [
+        ("polynomial", explicit and generated, "give either x and y or a polynomial, not both"),
+        ("x", not explicit and not generated, "give x and y, or a polynomial to draw samples of"),
+        ("y", explicit and (job.x is None or len(job.y or ()) != points), "x and y must be lists of the same length"),
+        ("x", points > MAX_SAMPLES, f"at most {MAX_SAMPLES} points a job"),
+        ("weights", job.weights is not None and len(job.weights) != points, "one weight for each point of x"),
+        ("samples", job.samples is not None and not generated, "samples describe how a polynomial is drawn; give one"),
+        ("init", job.init is not None and len(job.init) != job.degree + 1, f"degree + 1 = {job.degree + 1} numbers"),
+        *((name, not _finite(getattr(job, name)), "finite numbers") for name in ("polynomial", "init", "lr", "tolerance")),
+        ("samples", not _finite([job.samples.spread, job.samples.noise] if job.samples else None), "finite numbers"),
+    ]
+
+
+def _finite(value: Sequence[float] | float | None) -> bool:
+    if value is None:
+        return True
+    return all(map(math.isfinite, value)) if isinstance(value, Sequence) else math.isfinite(value)
+
+
+def _job_error(error: msgspec.ValidationError, fields: object) -> JobError:
+    """msgspec's message as ours: which field, what it holds, what was expected."""
+    text = str(error)
+    job = fields.get("id") if isinstance(fields, Mapping) else None
+    job = job if isinstance(job, str) else None
+    if unknown := re.search(r"contains unknown field `(.*?)`", text):
+        return JobError(_unknown_field_rule(text), field=unknown[1], value=_at(fields, [unknown[1]]), job=job)
+    rule, _, path = text.partition(" - at `$")
+    if not path:
+        return JobError(f"not a job: {text}", job=job)
+    field = path.removeprefix(".").removesuffix("`")
+    value = _at(fields, re.findall(r"[^.\[\]]+", field))
+    return JobError(_EXPECTED.get(field, rule[:1].lower() + rule[1:]), field=field, value=value, job=job)
+
+
+def _unknown_field_rule(text: str) -> str:
+    known = Samples.__struct_fields__ if "`$.samples`" in text else FitJob.__struct_fields__
+    return f"no such field; known are {', '.join(known)}"
+
+
+def _at(fields: Any, path: list[str]) -> object:
+    """The value at `path` in decoded JSON; None where the path does not lead anywhere."""
+    for step in path:
+        try:
+            fields = fields[int(step)] if isinstance(fields, list) else fields[step]
+        except (KeyError, IndexError, ValueError, TypeError):
+            return None
+    return fields
+
+
+def _plain(value: object) -> object:
+    return value.tolist() if hasattr(value, "tolist") else value

@@ -1,0 +1,76 @@
+"""Every Redis key of fitq, in one place.
+
+The submission id stands in braces, Redis Cluster's hash tag: all keys of one submission live in one slot, so that
+the commit script may touch them together.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class SubmissionKeys(NamedTuple):
+    """The keys of one submission."""
+
+    namespace: str
+    submission: str
+
+    @property
+    def manifest(self) -> str:
+        """Hash: state, totals, counters, times."""
+        return f"{self._base}:manifest"
+
+    @property
+    def committed(self) -> str:
+        """Set of the chunk numbers whose results are stored."""
+        return f"{self._base}:committed"
+
+    @property
+    def enqueued(self) -> str:
+        """Hash: chunk number -> lane and Unix time of its last message."""
+        return f"{self._base}:enqueued"
+
+    @property
+    def attempts(self) -> str:
+        """Hash: chunk number -> how often a worker has started it."""
+        return f"{self._base}:attempts"
+
+    @property
+    def log(self) -> str:
+        """Stream: one entry per commit, in the order of completion."""
+        return f"{self._base}:log"
+
+    def jobs(self, chunk: int) -> str:
+        """Job frame of a chunk."""
+        return f"{self._base}:jobs:{chunk}"
+
+    def results(self, chunk: int) -> str:
+        """Result frame of a chunk."""
+        return f"{self._base}:results:{chunk}"
+
+    def traces(self, chunk: int) -> str:
+        """Trace frame of a chunk."""
+        return f"{self._base}:traces:{chunk}"
+
+    def lease(self, chunk: int) -> str:
+        """The worker that is fitting the chunk now; expires when it stops renewing."""
+        return f"{self._base}:lease:{chunk}"
+
+    @property
+    def _base(self) -> str:
+        return f"{self.namespace}:{{{self.submission}}}"
+
+
+def submissions(namespace: str) -> str:
+    """Sorted set: submission id -> Unix time of its creation."""
+    return f"{namespace}:submissions"
+
+
+def active(namespace: str) -> str:
+    """Set: ids of submissions that may still have chunks to fit; workers look here for stranded ones."""
+    return f"{namespace}:active"
+
+
+def broker_prefix(namespace: str) -> str:
+    """What kombu puts before each of its own keys."""
+    return f"{namespace}:celery:"

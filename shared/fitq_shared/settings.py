@@ -1,0 +1,55 @@
+"""FITQ_* environment variables become one typed value, read once at the edge and passed down."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from fitq_shared.errors import SettingsError
+
+PREFIX = "FITQ_"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings; the variable of a field is its name in capitals behind `FITQ_`."""
+
+    #: Redis that holds the queue, the manifests and the results. FITQ_REDIS_URL
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    #: First part of every key, so that several fitq can share one Redis. FITQ_NAMESPACE
+    namespace: str = "fitq"
+    #: How long a submission is kept after its last change, in seconds (14 days); 0 keeps it for ever. FITQ_TTL_SECONDS
+    ttl_seconds: int = 14 * 24 * 3600
+    #: After this long an unacknowledged message is handed to another worker, in seconds. FITQ_VISIBILITY_TIMEOUT_SECONDS
+    visibility_timeout_seconds: int = 900
+    #: A worker that has not renewed its claim on a chunk for this long is taken for dead, in seconds. FITQ_LEASE_SECONDS
+    lease_seconds: int = 30
+    #: A chunk that was started this often without ending is given up. FITQ_MAX_ATTEMPTS
+    max_attempts: int = 4
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read FITQ_* from `environment` (the process' own by default).
+
+        Raises:
+            SettingsError: a value does not convert; the text names the variable.
+        """
+        environment = os.environ if environment is None else environment
+        names = [field for field in cls.__struct_fields__ if PREFIX + field.upper() in environment]
+        given = {name: environment[PREFIX + name.upper()] for name in names}
+        for name, text in given.items():
+            try:
+                msgspec.convert({name: text}, cls, strict=False)
+            except msgspec.ValidationError as error:
+                raise SettingsError(f"{PREFIX}{name.upper()}={text!r}: {error}; unset it to use the default") from None
+        return msgspec.convert(given, cls, strict=False)
+
+
+def masked(url: str) -> str:
+    """`url` with the password replaced by `***`, fit for messages and logs."""
+    parts = urlsplit(url)
+    if not parts.password:
+        return url
+    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))

@@ -1,0 +1,364 @@
+"""Submissions in Redis: manifest, chunk payloads, the atomic commit, the log of commits.
+
+The manifest is the truth and the queue a hint. A chunk belongs to a submission once `add_chunk` has returned, whether
+or not its message was published, and is done once `commit` has stored its frames. `commit` is one Lua script that
+takes the first result of a chunk and drops every later one, so that at-least-once delivery counts each fit once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal, NamedTuple, TypeAlias, cast
+
+import msgspec
+import redis
+
+from fitq_shared import keys
+from fitq_shared.errors import ServerFull, ServerUnreachable, SubmissionNotFound
+from fitq_shared.settings import Settings, masked
+
+#: A chunk whose message was sent less than this ago may still be on its way from the broker to a claim.
+DELIVERY_GRACE_SECONDS = 10
+_LOG_PAGE = 500
+_DELETE_PAGE = 1000
+
+#: What redis-py takes as a hash field, its value or a script argument.
+Field: TypeAlias = bytes | bytearray | memoryview | str | int | float
+
+_CLAIM = """
+local manifest, committed, attempts, lease = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local chunk, worker, seconds = ARGV[1], ARGV[2], ARGV[3]
+if redis.call('EXISTS', manifest) == 0 then return {'gone', 0} end
+if redis.call('SISMEMBER', committed, chunk) == 1 then return {'done', 0} end
+local holder = redis.call('GET', lease)
+if holder and holder ~= worker then return {'busy', 0} end
+redis.call('SET', lease, worker, 'EX', seconds)
+redis.call('HSETNX', manifest, 'started_at', ARGV[4])
+return {'mine', redis.call('HINCRBY', attempts, chunk, 1)}
+"""
+
+_RENEW = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('EXPIRE', KEYS[1], ARGV[2]) end
+return 0
+"""
+
+_COMMIT = """
+local manifest, committed, results, traces, log, lease, enqueued = unpack(KEYS)
+local chunk, result, trace, jobs, seconds, now, ttl = unpack(ARGV)
+if redis.call('EXISTS', manifest) == 0 then return 'gone' end
+if redis.call('SADD', committed, chunk) == 0 then return 'duplicate' end
+redis.call('SET', results, result)
+if trace ~= '' then redis.call('SET', traces, trace) end
+redis.call('HINCRBY', manifest, 'done_jobs', jobs)
+redis.call('HINCRBYFLOAT', manifest, 'fit_seconds', seconds)
+for i = 8, #ARGV, 2 do redis.call('HINCRBY', manifest, 'status:' .. ARGV[i], ARGV[i + 1]) end
+redis.call('XADD', log, '*', 'chunk', chunk, 'jobs', jobs)
+redis.call('DEL', lease)
+redis.call('HDEL', enqueued, chunk)
+local done = redis.call('HINCRBY', manifest, 'done_chunks', 1)
+if redis.call('HGET', manifest, 'state') == 'closed' and done == tonumber(redis.call('HGET', manifest, 'chunks')) then
+  redis.call('HSET', manifest, 'finished_at', now)
+end
+if ttl ~= '0' then for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ttl) end end
+return 'stored'
+"""
+
+_CLOSE = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[1], 'state', 'closed')
+if redis.call('HGET', KEYS[1], 'done_chunks') == redis.call('HGET', KEYS[1], 'chunks') then
+  redis.call('HSETNX', KEYS[1], 'finished_at', ARGV[1])
+end
+return 1
+"""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one submission; times are Unix seconds, None before they have come."""
+
+    id: str
+    #: What was submitted, for people: a file name or the like.
+    source: str
+    #: `open` while jobs may still be added, `closed` when all of them are in.
+    state: Literal["open", "closed"]
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    jobs: int = 0
+    chunks: int = 0
+    done_jobs: int = 0
+    done_chunks: int = 0
+    #: Worker time spent on committed chunks, in seconds.
+    fit_seconds: float = 0.0
+    #: Finished fits by status.
+    statuses: dict[str, int] = {}
+
+    @property
+    def finished(self) -> bool:
+        """All jobs are in and all their results are stored."""
+        return self.finished_at is not None
+
+    @property
+    def fits_per_second(self) -> float | None:
+        """Finished fits over wall time since the first was started."""
+        if self.started_at is None:
+            return None
+        return self.done_jobs / max((self.finished_at or time.time()) - self.started_at, 1e-3)
+
+
+class Claim(NamedTuple):
+    """The right to fit a chunk: its job frame and which attempt this is, from 1."""
+
+    jobs: bytes
+    attempt: int
+
+
+class Commit(NamedTuple):
+    """What a worker hands in for a chunk."""
+
+    results: bytes
+    traces: bytes
+    jobs: int
+    seconds: float
+    statuses: Mapping[str, int]
+
+
+class Enqueued(NamedTuple):
+    """A chunk that is not committed yet, and its last message."""
+
+    chunk: int
+    lane: str
+    at: float
+
+
+class Store:
+    """Reads and writes submissions; every Redis command on them is issued here.
+
+    Raises, from every method: ServerUnreachable, ServerFull.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.redis = redis.Redis.from_url(settings.redis_url, socket_timeout=30, socket_connect_timeout=5)
+        self._claim = self.redis.register_script(_CLAIM)
+        self._renew = self.redis.register_script(_RENEW)
+        self._commit = self.redis.register_script(_COMMIT)
+        self._close = self.redis.register_script(_CLOSE)
+
+    def ping(self) -> None:
+        """Return when the server answers; raise ServerUnreachable when it does not."""
+        with self._server():
+            self.redis.ping()
+
+    # The client's half: fill a submission, then close it.
+
+    def open(self, submission: str, source: str) -> None:
+        """Start an empty submission."""
+        now = time.time()
+        fields: dict[Field, Field] = {"source": source, "state": "open", "created_at": now}
+        fields |= {"jobs": 0, "chunks": 0, "done_chunks": 0}
+        with self._server(), self.redis.pipeline() as pipeline:
+            pipeline.hset(self._keys(submission).manifest, mapping=fields)
+            pipeline.zadd(keys.submissions(self.settings.namespace), {submission: now})
+            pipeline.sadd(keys.active(self.settings.namespace), submission)
+            pipeline.execute()
+
+    def add_chunk(self, submission: str, chunk: int, jobs_frame: bytes, jobs: int, lane: str) -> None:
+        """Store the job frame of a chunk and count it in the manifest; its message is published afterwards."""
+        names = self._keys(submission)
+        with self._server(), self.redis.pipeline(transaction=True) as pipeline:
+            pipeline.set(names.jobs(chunk), jobs_frame, ex=self.settings.ttl_seconds or None)
+            pipeline.hset(names.enqueued, str(chunk), _enqueued_value(lane))
+            pipeline.hincrby(names.manifest, "jobs", jobs)
+            pipeline.hincrby(names.manifest, "chunks", 1)
+            pipeline.execute()
+
+    def close(self, submission: str) -> None:
+        """Declare the submission complete.
+
+        Raises:
+            SubmissionNotFound: it was deleted meanwhile.
+        """
+        with self._server():
+            closed = self._close(keys=[self._keys(submission).manifest], args=[time.time()])
+        if not closed:
+            raise _not_found(submission)
+
+    # The worker's half: claim a chunk, keep the claim alive, commit.
+
+    def claim(self, submission: str, chunk: int, worker: str) -> Claim | None:
+        """Take a chunk for `worker`; None when there is nothing to do (committed, deleted, or another worker has it).
+
+        A worker may claim again what it holds: that is how it gets back the chunk its own lost child was fitting.
+        """
+        names = self._keys(submission)
+        arguments: list[Field] = [chunk, worker, self.settings.lease_seconds, time.time()]
+        with self._server():
+            verdict, attempt = cast(
+                "tuple[bytes, int]",
+                self._claim(keys=[names.manifest, names.committed, names.attempts, names.lease(chunk)], args=arguments),
+            )
+            jobs = self.redis.get(names.jobs(chunk)) if verdict == b"mine" else None
+        return None if jobs is None else Claim(cast(bytes, jobs), attempt)
+
+    def renew(self, submission: str, chunk: int, worker: str) -> bool:
+        """Keep the claim for another lease; False when it was lost."""
+        with self._server():
+            lease = self._keys(submission).lease(chunk)
+            return bool(self._renew(keys=[lease], args=[worker, self.settings.lease_seconds]))
+
+    def commit(self, submission: str, chunk: int, commit: Commit) -> bool:
+        """Store the frames of a chunk and count its fits, all or nothing; False when it was committed or deleted."""
+        names = self._keys(submission)
+        touched = [names.manifest, names.committed, names.results(chunk), names.traces(chunk), names.log]
+        counters: list[Field] = [item for status, fits in commit.statuses.items() for item in (status, fits)]
+        arguments: list[Field] = [chunk, commit.results, commit.traces, commit.jobs, commit.seconds, time.time()]
+        with self._server():
+            verdict = self._commit(
+                keys=[*touched, names.lease(chunk), names.enqueued],
+                args=[*arguments, self.settings.ttl_seconds, *counters],
+            )
+        return bool(verdict == b"stored")
+
+    # Looking after chunks whose message was lost.
+
+    def active(self) -> Iterator[str]:
+        """Ids of submissions that may have chunks to fit; forgets those that have not."""
+        with self._server():
+            ids = [name.decode() for name in cast("set[bytes]", self.redis.smembers(keys.active(self.settings.namespace)))]
+        for submission in ids:
+            manifest = self._manifest(submission)
+            if manifest is None or manifest.finished:
+                with self._server():
+                    self.redis.srem(keys.active(self.settings.namespace), submission)
+            else:
+                yield submission
+
+    def unclaimed(self, submission: str) -> list[Enqueued]:
+        """Chunks that are not committed, that no live worker has claimed, and whose message is not fresh."""
+        names = self._keys(submission)
+        with self._server():
+            fields = cast("dict[bytes, bytes]", self.redis.hgetall(names.enqueued))
+            waiting = [_enqueued(chunk, value) for chunk, value in fields.items()]
+            old = [chunk for chunk in waiting if time.time() - chunk.at > DELIVERY_GRACE_SECONDS]
+            leases = self.redis.mget([names.lease(chunk.chunk) for chunk in old]) if old else []
+        return [chunk for chunk, lease in zip(old, cast("list[bytes | None]", leases), strict=True) if lease is None]
+
+    def requeued(self, submission: str, chunk: Enqueued) -> None:
+        """Note that a new message for the chunk is about to be sent."""
+        with self._server():
+            self.redis.hset(self._keys(submission).enqueued, str(chunk.chunk), _enqueued_value(chunk.lane))
+
+    # Anybody's half: look.
+
+    def manifest(self, submission: str) -> Manifest:
+        """The manifest as it is now.
+
+        Raises:
+            SubmissionNotFound: no submission has this id.
+        """
+        manifest = self._manifest(submission)
+        if manifest is None:
+            raise _not_found(submission)
+        return manifest
+
+    def manifests(self) -> list[Manifest]:
+        """All submissions, newest first; forgets the expired ones."""
+        index = keys.submissions(self.settings.namespace)
+        with self._server():
+            ids = [name.decode() for name in cast("list[bytes]", self.redis.zrevrange(index, 0, -1))]
+        found = {submission: self._manifest(submission) for submission in ids}
+        if expired := [submission for submission, manifest in found.items() if manifest is None]:
+            with self._server():
+                self.redis.zrem(index, *expired)
+        return [manifest for manifest in found.values() if manifest is not None]
+
+    def committed_chunks(self, submission: str) -> Iterator[int]:
+        """Numbers of the chunks committed so far, in the order of their commits."""
+        names, last = self._keys(submission), "-"
+        while True:
+            with self._server():
+                page = cast("list[tuple[bytes, dict[bytes, bytes]]]", self.redis.xrange(names.log, last, count=_LOG_PAGE))
+            yield from (int(entry[b"chunk"]) for _, entry in page)
+            if len(page) < _LOG_PAGE:
+                return
+            last = "(" + page[-1][0].decode()
+
+    def result_frame(self, submission: str, chunk: int) -> bytes | None:
+        """The stored result frame of a chunk, None where there is none."""
+        with self._server():
+            return cast("bytes | None", self.redis.get(self._keys(submission).results(chunk)))
+
+    def trace_frame(self, submission: str, chunk: int) -> bytes | None:
+        """The stored trace frame of a chunk, None where no job of it keeps a trace."""
+        with self._server():
+            return cast("bytes | None", self.redis.get(self._keys(submission).traces(chunk)))
+
+    def delete(self, submission: str) -> None:
+        """Remove a submission and all that is stored for it; workers drop its chunks when they meet them.
+
+        Raises:
+            SubmissionNotFound: no submission has this id.
+        """
+        names, manifest = self._keys(submission), self.manifest(submission)
+        per_chunk = (names.jobs, names.results, names.traces, names.lease)
+        doomed = [name(chunk) for chunk in range(manifest.chunks) for name in per_chunk]
+        with self._server():
+            self.redis.unlink(names.manifest, names.committed, names.enqueued, names.attempts, names.log)
+            for start in range(0, len(doomed), _DELETE_PAGE):
+                self.redis.unlink(*doomed[start : start + _DELETE_PAGE])
+            self.redis.zrem(keys.submissions(self.settings.namespace), submission)
+            self.redis.srem(keys.active(self.settings.namespace), submission)
+
+    def _manifest(self, submission: str) -> Manifest | None:
+        with self._server():
+            raw = cast("dict[bytes, bytes]", self.redis.hgetall(self._keys(submission).manifest))
+        fields = {name.decode(): value.decode() for name, value in raw.items()}
+        if not fields:
+            return None
+        statuses = {name.removeprefix("status:"): int(fields[name]) for name in fields if name.startswith("status:")}
+        return msgspec.convert({**fields, "id": submission, "statuses": statuses}, Manifest, strict=False)
+
+    def _keys(self, submission: str) -> keys.SubmissionKeys:
+        return keys.SubmissionKeys(self.settings.namespace, submission)
+
+    @contextmanager
+    def _server(self) -> Iterator[None]:
+        with translated_errors(self.settings.redis_url):
+            yield
+
+
+@contextmanager
+def translated_errors(url: str) -> Iterator[None]:
+    """Turn the Redis client's errors into fitq's, with the URL (password masked) and the next step."""
+    try:
+        yield
+    except redis.exceptions.OutOfMemoryError:
+        raise ServerFull(
+            f"Redis at {masked(url)} is full (maxmemory reached) and refuses writes: delete finished submissions "
+            "(`fitq ls`, `fitq delete ID`) or raise maxmemory"
+        ) from None
+    except (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+        raise ServerUnreachable(
+            f"Redis at {masked(url)} does not let us in ({error}): set user and password in FITQ_REDIS_URL"
+        ) from None
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+        raise ServerUnreachable(
+            f"no Redis answers at {masked(url)} ({error}): start one, set FITQ_REDIS_URL, or use `fitq run`, which "
+            "needs none"
+        ) from None
+
+
+def _enqueued_value(lane: str) -> str:
+    return f"{lane} {time.time():.3f}"
+
+
+def _enqueued(chunk: bytes, value: bytes) -> Enqueued:
+    lane, at = value.decode().split()
+    return Enqueued(int(chunk), lane, float(at))
+
+
+def _not_found(submission: str) -> SubmissionNotFound:
+    return SubmissionNotFound(f"no submission {submission!r}: mistyped, deleted or expired; `fitq ls` shows what there is")

@@ -1,0 +1,22 @@
+"""Which steps of a descent a trace holds: one rule for the worker that records and for the client that labels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def recorded_steps(trace: str, steps: int) -> NDArray[np.int64]:
+    """Steps at which the loss is kept, increasing, for a descent of `steps` steps; int64.
+
+    Step t is the loss after t updates: 0 is the loss at the starting coefficients and `steps` the final one. `full`
+    keeps 0..steps, `every:K` each K-th and the last, `points:N` N evenly spaced ones (fewer where steps + 1 < N).
+    """
+    kind, _, number = trace.partition(":")
+    if kind == "none":
+        return np.empty(0, dtype=np.int64)
+    if kind == "full":
+        return np.arange(steps + 1)
+    if kind == "every":
+        return np.append(np.arange(0, steps, int(number)), steps)
+    return np.unique(np.rint(np.linspace(0, steps, int(number))).astype(np.int64))
