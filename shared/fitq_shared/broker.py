@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import redis
 
 from fitq_shared.keys import broker_prefix
 from fitq_shared.settings import Settings
+from fitq_shared.store import translated_errors
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -34,8 +38,12 @@ def lane_of(submission: str, jobs: int | None) -> str:
 
 
 def publish(app: Celery, lane: str, submission: str, chunks: Iterable[int]) -> None:
-    """Enqueue one message for each chunk, pipelined."""
-    with app.producer_pool.acquire(block=True) as producer, producer.batch():
+    """Enqueue one message for each chunk, pipelined.
+
+    Raises:
+        ServerUnreachable, ServerFull: as from the store.
+    """
+    with _translated_errors(app), app.producer_pool.acquire(block=True) as producer, producer.batch():
         for chunk in chunks:
             app.send_task(FIT_CHUNK, args=(submission, chunk), queue=lane, producer=producer)
 
@@ -72,6 +80,18 @@ def worker_app(settings: Settings) -> Celery:
         worker_send_task_events=True,
         worker_hijack_root_logger=False,
     )
+
+
+@contextmanager
+def _translated_errors(app: Celery) -> Iterator[None]:
+    """kombu wraps most errors of the Redis client in one of its own; unwrap it, then as the store does."""
+    from kombu.exceptions import OperationalError
+
+    with translated_errors(app.conf.broker_url):
+        try:
+            yield
+        except OperationalError as error:
+            raise error.__cause__ or redis.exceptions.ConnectionError(str(error)) from None
 
 
 def _app(settings: Settings, **more: Any) -> Celery:

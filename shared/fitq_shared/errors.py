@@ -11,6 +11,7 @@
     ├── SubmissionError
     │   ├── SubmissionNotFound  no submission has this id
     │   └── SubmissionTimeout   it did not finish in the time the caller gave it
+    ├── LocalFailure            the private server or worker of `fitq run` did not start or ended early
     ├── FrameError              bytes that are no frame of this version of fitq
     └── MissingDependency       an optional package (an extra) is needed and not installed
 
@@ -81,6 +82,10 @@ class SubmissionNotFound(SubmissionError):
 
 class SubmissionTimeout(SubmissionError):
     """The submission did not finish in the time the caller gave it; it goes on."""
+
+
+class LocalFailure(FitqError):
+    """The private server or worker of `fitq run` did not start or ended early; the text has the end of its log."""
 
 
 class FrameError(FitqError):

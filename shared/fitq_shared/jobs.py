@@ -119,20 +119,19 @@ _EXPECTED = {
 _json_decoder = msgspec.json.Decoder(FitJob)
 
 
-def job_from_json(line: bytes | str, place: str | None = None) -> FitJob:
-    """Read one job from a JSON object.
+def job_from_json(line: bytes | str, place: str | None = None, defaults: Mapping[str, object] | None = None) -> FitJob:
+    """Read one job from a JSON object; `defaults` are values of the fields that it does not give.
 
     Raises:
         JobError: not JSON, or a field is wrong; the error names `place`, the job, the field and the value.
     """
     try:
-        job = _json_decoder.decode(line)
-    except msgspec.ValidationError as error:
-        raise _job_error(error, msgspec.json.decode(line)).at(place) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        rule = f"not a JSON object: {error}; one job a line is expected, missing numbers as null (JSON has no NaN)"
-        raise JobError(rule, place=place) from None
-    return _obeying_rules(job, place)
+        if not defaults:
+            return _obeying_rules(_json_decoder.decode(line), place)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass  # read again below, where the job and the value are at hand for the message
+    fields = _decoded(line, place)
+    return job_from_mapping({**(defaults or {}), **fields} if isinstance(fields, dict) else fields, place)
 
 
 def job_from_mapping(fields: Mapping[str, object], place: str | None = None) -> FitJob:
@@ -142,6 +141,14 @@ def job_from_mapping(fields: Mapping[str, object], place: str | None = None) -> 
     except msgspec.ValidationError as error:
         raise _job_error(error, fields).at(place) from None
     return _obeying_rules(job, place)
+
+
+def _decoded(line: bytes | str, place: str | None) -> Any:
+    try:
+        return msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        rule = f"not a JSON object: {error}; one job a line is expected, missing numbers as null (JSON has no NaN)"
+        raise JobError(rule, place=place) from None
 
 
 def _obeying_rules(job: FitJob, place: str | None) -> FitJob:
@@ -181,7 +188,8 @@ def _job_error(error: msgspec.ValidationError, fields: object) -> JobError:
     job = fields.get("id") if isinstance(fields, Mapping) else None
     job = job if isinstance(job, str) else None
     if unknown := re.search(r"contains unknown field `(.*?)`", text):
-        return JobError(_unknown_field_rule(text), field=unknown[1], value=_at(fields, [unknown[1]]), job=job)
+        path = ["samples", unknown[1]] if "`$.samples`" in text else [unknown[1]]
+        return JobError(_unknown_field_rule(text), field=".".join(path), value=_at(fields, path), job=job)
     rule, _, path = text.partition(" - at `$")
     if not path:
         return JobError(f"not a job: {text}", job=job)
