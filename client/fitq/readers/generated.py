@@ -1,0 +1,46 @@
+"""Jobs from a recipe: the same polynomial under consecutive seeds, drawn by the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from fitq.readers.batches import BATCH_JOBS
+from fitq_shared.errors import JobError
+from fitq_shared.frames import JOB_SCHEMA, jobs_batch
+from fitq_shared.jobs import Samples, job_from_mapping
+
+_LARGEST_SEED = 2**63 - 1
+
+
+def generated(
+    polynomial: Sequence[float],
+    count: int,
+    samples: Samples | None = None,
+    seed: int = 0,
+    defaults: Mapping[str, object] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """`count` jobs on sample sets of `polynomial` (highest power first); job i has seed `seed` + i.
+
+    Raises:
+        JobError: a value breaks a rule of FitJob.
+    """
+    recipe = {"polynomial": list(polynomial), "samples": samples or Samples(), "seed": seed}
+    template = jobs_batch([job_from_mapping({**(defaults or {}), **recipe}, "generated jobs")])
+    if count < 1 or seed > _LARGEST_SEED - count:
+        raise JobError("expected a count of at least 1 and seeds below 2^63", field="count", value=count)
+    return (
+        _numbered(template, np.arange(first, min(first + BATCH_JOBS, count)), seed) for first in range(0, count, BATCH_JOBS)
+    )
+
+
+def _numbered(template: pa.RecordBatch, index: np.ndarray, seed: int) -> pa.RecordBatch:
+    """Copies of the one job in `template`, one for each number in `index`."""
+    batch = template.take(np.zeros(len(index), dtype=np.int64))
+    own = {"index": index, "id": index.astype(str), "seed": index + seed}
+    if template["samples_seed"].to_pylist() == template["seed"].to_pylist():
+        own["samples_seed"] = own["seed"]
+    columns = [pa.array(own[field.name], field.type) if field.name in own else batch[field.name] for field in JOB_SCHEMA]
+    return pa.RecordBatch.from_arrays(columns, schema=JOB_SCHEMA)

@@ -1,0 +1,112 @@
+"""Long CSV: one sample a row; the rows that agree in the group column are one job."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+
+from fitq.readers.batches import in_batches
+from fitq.readers.files import empty, opened
+from fitq_shared.errors import FileError, InputError, JobError
+from fitq_shared.jobs import FitJob, job_from_mapping
+
+
+class Columns(NamedTuple):
+    """Names of the columns of a long CSV."""
+
+    group: str
+    x: str
+    y: str
+    weights: str | None = None
+
+    @property
+    def samples(self) -> dict[str, str]:
+        """Field of FitJob -> the column that fills it."""
+        given = {"x": self.x, "y": self.y, "weights": self.weights}
+        return {field: column for field, column in given.items() if column is not None}
+
+
+def from_csv(path: str | Path, columns: Columns, defaults: Mapping[str, object] | None = None) -> Iterator[pa.RecordBatch]:
+    """One job for each group, in the order of their first rows; its id is the group's value.
+
+    An empty cell is a missing sample value, which makes that fit `invalid`.
+
+    Raises:
+        FileError: missing, unreadable, without a row, or no CSV.
+        JobError: a cell holds text where a number is expected, or a group is no valid job, as `file:line`.
+    """
+    table = _table(path, columns)
+    if table.num_rows == 0:
+        raise empty(path, "a header line and one sample a row")
+    groups = table[columns.group].combine_chunks().dictionary_encode()
+    names, codes = groups.dictionary.to_pylist(), groups.indices.to_numpy()
+    if "" in names:
+        place = f"{path}:{_line_of_row(path, int(np.argmax(codes == names.index(''))))}"
+        raise JobError("every row needs a group", field=columns.group, value="", place=place)
+    order = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes))
+    samples = {field: table[column].take(order) for field, column in columns.samples.items()}
+
+    def jobs() -> Iterator[tuple[int, FitJob]]:
+        for name, first, end in zip(names, [0, *ends], ends, strict=False):
+            row = int(order[first])
+            lists = {field: values.slice(first, end - first).to_pylist() for field, values in samples.items()}
+            try:
+                yield row, job_from_mapping({**(defaults or {}), **lists, "id": name})
+            except JobError as error:
+                raise error.at(f"{path}:{_line_of_row(path, row)}") from None
+
+    return in_batches(jobs(), lambda row: f"{path}:{_line_of_row(path, row)}")
+
+
+def _table(path: str | Path, columns: Columns) -> pa.Table:
+    """The named columns: the group as text, the others as float64 with null for an empty cell."""
+    with opened(path) as file:
+        _check_header(path, file.readline(), columns)
+    types = {column: pa.float64() for column in columns.samples.values()} | {columns.group: pa.string()}
+    convert = arrow_csv.ConvertOptions(include_columns=list(types), column_types=types)
+    try:
+        parse = arrow_csv.ParseOptions(newlines_in_values=True)
+        return arrow_csv.read_csv(path, parse_options=parse, convert_options=convert)
+    except pa.ArrowInvalid as error:
+        raise _text_cell(path, columns) or FileError(f"{path} is no CSV that can be read: {error}") from None
+
+
+def _check_header(path: str | Path, header: bytes, columns: Columns) -> None:
+    found = next(csv.reader([header.decode("utf-8-sig", errors="replace")]), [])
+    if not found:
+        raise empty(path, "a header line and one sample a row")
+    for option, column in zip(("--group", "--x", "--y", "--weights"), columns, strict=True):
+        if column is not None and column not in found:
+            raise InputError(f"{path}: no column {column!r} ({option}); the header has {', '.join(found)}")
+
+
+def _text_cell(path: str | Path, columns: Columns) -> JobError | None:
+    """The first cell that Arrow could not read as a number, found by reading again row by row."""
+    for line, row in _rows(path):
+        for column in columns.samples.values():
+            cell = row.get(column) or "nan"
+            try:
+                float(cell)
+            except ValueError:
+                rule = "expected a number, or an empty cell where it is missing"
+                return JobError(rule, field=column, value=cell, job=row.get(columns.group), place=f"{path}:{line}")
+    return None
+
+
+def _line_of_row(path: str | Path, row: int) -> int:
+    """Line in the file of a row of the table; blank lines and quoted line ends make them differ."""
+    return next((line for number, (line, _) in enumerate(_rows(path)) if number == row), row + 2)
+
+
+def _rows(path: str | Path) -> Iterator[tuple[int, dict[str, str]]]:
+    with opened(path) as file:
+        reader = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline=""))
+        yield from ((reader.line_num, row) for row in reader)
