@@ -75,8 +75,11 @@ def worker_app(settings: Settings) -> Celery:
         worker_pool="prefork",
         worker_pool_start_method="spawn",
         worker_proc_alive_timeout=120,
+        # A killed child's chunk goes back to the queue after this long; should its result still arrive, it is a duplicate.
+        worker_lost_wait=1.0,
         # A broken connection must not kill a chunk that is nearly done: its commit does not depend on the message.
         worker_cancel_long_running_tasks_on_connection_loss=False,
+        include=["fitq_worker.tasks"],
         worker_send_task_events=True,
         worker_hijack_root_logger=False,
     )

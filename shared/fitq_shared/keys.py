@@ -71,6 +71,11 @@ def active(namespace: str) -> str:
     return f"{namespace}:active"
 
 
+def lane(namespace: str, name: str) -> str:
+    """List: the messages that wait in a lane; kombu's own, named by its prefix and the queue."""
+    return broker_prefix(namespace) + name
+
+
 def broker_prefix(namespace: str) -> str:
     """What kombu puts before each of its own keys."""
     return f"{namespace}:celery:"

@@ -246,6 +246,11 @@ class Store:
             leases = self.redis.mget([names.lease(chunk.chunk) for chunk in old]) if old else []
         return [chunk for chunk, lease in zip(old, cast("list[bytes | None]", leases), strict=True) if lease is None]
 
+    def waiting(self, lane: str) -> int:
+        """Number of messages in a lane that no worker has taken yet."""
+        with self._server():
+            return self.redis.llen(keys.lane(self.settings.namespace, lane))
+
     def requeued(self, submission: str, chunk: Enqueued) -> None:
         """Note that a new message for the chunk is about to be sent."""
         with self._server():

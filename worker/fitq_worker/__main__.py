@@ -1,0 +1,5 @@
+"""`python -m fitq_worker` is the command `fitq-worker`."""
+
+from fitq_worker.cli import main
+
+main()

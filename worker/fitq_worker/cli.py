@@ -1,0 +1,82 @@
+"""The command `fitq-worker`: only translates between the terminal and the worker's modules."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+
+import click
+
+from fitq_shared import __version__
+from fitq_shared.errors import FitqError
+
+DEVICE_HELP = "auto (every GPU, else the CPU), cpu or cuda:N."
+
+
+class _Commands(click.Group):
+    """Prints fitq's errors as one line instead of a traceback."""
+
+    def invoke(self, context: click.Context) -> object:
+        if importlib.util.find_spec("torch") is None:
+            raise click.ClickException("fitq-worker needs torch. Run `pip install 'fitq[worker]'`.")
+        try:
+            return super().invoke(context)
+        except FitqError as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fitq-worker")
+def main() -> None:
+    """Fit chunks of jobs from the queue. FITQ_REDIS_URL says where it is."""
+
+
+@main.command()
+@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    help="Worker processes for each device. By default one on a GPU and one for each usable core on the CPU.",
+)
+def start(device: str, processes: int | None) -> None:
+    """Start worker processes and look after them until TERM or Ctrl-C."""
+    from fitq_shared.broker import LANES
+    from fitq_shared.settings import Settings, masked
+    from fitq_worker.devices import chosen, cuda_devices
+    from fitq_worker.logs import configure_logging
+    from fitq_worker.supervisor import supervise
+
+    settings = Settings.from_environment()
+    devices = chosen(device, cuda_devices())
+    configure_logging()
+    names = "; ".join(f"{each.name} ({each.description})" for each in devices)
+    click.echo(f"fitq-worker {__version__}: {names}; {masked(settings.redis_url)}; lanes {', '.join(LANES)}", err=True)
+    sys.exit(supervise(settings, devices, processes))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+def devices(as_json: bool) -> None:
+    """List what `start --device` can be given."""
+    from fitq_worker.devices import CPU, cuda_devices
+
+    found = [*cuda_devices(), CPU]
+    if as_json:
+        click.echo(json.dumps([device._asdict() for device in found], indent=2))
+        return
+    for device in found:
+        click.echo(f"{device.name}\t{device.description}")
+
+
+@main.command()
+@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+def check(device: str) -> None:
+    """Say whether server, devices and compiler are there; exit with 1 when `start` could not work."""
+    from fitq_shared.settings import Settings
+    from fitq_worker.check import findings
+
+    found = findings(Settings.from_environment(), device)
+    for finding in found:
+        click.echo(f"{'ok' if finding.good else 'missing'}\t{finding.what}\t{finding.detail}")
+    sys.exit(0 if all(finding.good or not finding.required for finding in found) else 1)
