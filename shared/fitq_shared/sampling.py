@@ -46,7 +46,8 @@ _FAR_TAIL = (
 
 def normals(seeds: Integers, stream: int, count: int) -> Floats:
     """Standard normal numbers 0..count-1 of `stream` for each seed: float64 of shape (count, len(seeds))."""
-    keys = _mixed(_mixed(seeds.astype(np.uint64) * _GOLDEN_GAMMA) + np.uint64(stream) * _GOLDEN_GAMMA)
+    offset = np.array([stream], dtype=np.uint64) * _GOLDEN_GAMMA  # an array: only arrays wrap around silently
+    keys = _mixed(_mixed(seeds.astype(np.uint64) * _GOLDEN_GAMMA) + offset)
     counters = np.arange(1, count + 1, dtype=np.uint64)[:, None] * _GOLDEN_GAMMA
     return _normal_quantile(_mixed(keys + counters))
 

@@ -1,0 +1,77 @@
+"""Bases and the way between them: triangular factors, and conversion to powers of raw x in float64.
+
+A basis polynomial of degree k is a combination of the first k + 1 orthonormal polynomials of the reduction. Its
+coordinates are column k of a triangular factor R, so that coefficients w stand for the polynomial sum_k (R w)_k q_k.
+All arrays are float64 with the batch as last axis; coefficients run from the lowest power up.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fitq_worker.engine.reduction import Reduced
+
+
+def powers_of_t(reduced: Reduced) -> Tensor:
+    """R of the basis 1, t, t^2, ..., shape (P, P, B)."""
+    return _powers(reduced.hessenberg, torch.ones_like(reduced.scale), torch.zeros_like(reduced.scale))
+
+
+def powers_of_x(reduced: Reduced) -> Tensor:
+    """R of the basis 1, x, x^2, ..., shape (P, P, B); x = half_width t + middle."""
+    return _powers(reduced.hessenberg, reduced.half_width, reduced.middle)
+
+
+def solve_upper(factor: Tensor, right: Tensor) -> Tensor:
+    """X with R X = right by back substitution: R is (P, P, B), right and X are (P, K, B).
+
+    A zero on the diagonal (a fit without full rank) is taken as one; what comes out for that fit means nothing.
+    """
+    size = len(factor)
+    solution = torch.empty_like(right)
+    for i in reversed(range(size)):
+        rest = right[i]
+        for j in range(i + 1, size):
+            rest = rest - factor[i, j] * solution[j]
+        diagonal = factor[i, i]
+        solution[i] = rest / torch.where(diagonal == 0, 1.0, diagonal)
+    return solution
+
+
+def multiply_upper(factor: Tensor, vector: Tensor) -> Tensor:
+    """R v: R is (P, P, B), v and the product are (P, B)."""
+    rows = []
+    for i in range(len(factor)):
+        row = factor[i, i] * vector[i]
+        for j in range(i + 1, len(factor)):
+            row = row + factor[i, j] * vector[j]
+        rows.append(row)
+    return torch.stack(rows)
+
+
+def to_raw_powers(coefficients: Tensor, reduced: Reduced) -> Tensor:
+    """Coefficients in powers of t become those in powers of x, by Horner's scheme on (x - middle) / half_width.
+
+    Both have shape (P, K, B).
+    """
+    raw = torch.zeros_like(coefficients)
+    for coefficient in coefficients.flip(0):
+        raised = torch.cat([torch.zeros_like(raw[:1]), raw[:-1]])
+        raw = (raised - reduced.middle * raw) / reduced.half_width
+        raw[0] += coefficient
+    return raw
+
+
+def _powers(hessenberg: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+    """R of the powers of (factor t + shift): each column is the one before, multiplied by that polynomial."""
+    size, _, batch = hessenberg.shape
+    columns = [torch.zeros(size, batch, dtype=hessenberg.dtype, device=hessenberg.device)]
+    columns[0][0] = 1.0
+    for _ in range(size - 1):
+        last = columns[-1]
+        times_t = torch.zeros_like(last)
+        for k in range(size - 1):
+            times_t += hessenberg[:, k] * last[k]
+        columns.append(times_t * factor + last * shift)
+    return torch.stack(columns, dim=1)

@@ -1,0 +1,162 @@
+"""Compiled step blocks: built once in a process of their own, kept on disk, loaded in milliseconds.
+
+torch.export and AOTInductor turn `step_block` into a shared library that serves any batch size. Compiling takes some
+ten seconds, so it never happens in front of anybody: `request` starts it in the background, and `load` gives the
+kernel from the moment its file is there. Eager and compiled blocks give the same bits, so which one runs is a question
+of speed alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fitq_worker.engine.descent import StepBlock, block_steps, step_block
+from fitq_worker.engine.losses import Problem
+from fitq_worker.engine.optimizers import OPTIMIZERS, Moments
+
+log = logging.getLogger(__name__)
+
+#: What a kernel depends on besides its name; a change of any of these files makes a new kernel.
+_SOURCES = ("arithmetic.py", "losses.py", "optimizers.py", "descent.py", "compiled.py")
+_LARGEST_BATCH = 1 << 24
+
+
+class Kernel(NamedTuple):
+    """Name of a compiled step block."""
+
+    optimizer: str
+    degree: int
+    triangular: bool
+    device: str  # "cpu" or "cuda"
+
+    @property
+    def file(self) -> Path:
+        """Where it is kept: the user's cache, by name, torch version, processor and source."""
+        shape = "triangular" if self.triangular else "orthonormal"
+        return _cache() / f"{self.optimizer}-mse-{shape}-d{self.degree}-{self.device}-{_fingerprint(self.device)}.pt2"
+
+
+def load(kernel: Kernel) -> StepBlock | None:
+    """The compiled block, or None while there is none."""
+    return _loaded(kernel.file) if kernel.file.exists() else None
+
+
+def request(kernel: Kernel) -> None:
+    """See to it that the kernel gets built in the background; returns at once."""
+    if not kernel.file.exists() and _compiler():
+        _start_build(kernel)
+
+
+def build(kernel: Kernel) -> None:
+    """Compile a kernel and put it in its place; nothing to do when it is there or another process got it done."""
+    kernel.file.parent.mkdir(parents=True, exist_ok=True)
+    with kernel.file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kernel.file.exists():
+            _compile(kernel)
+
+
+def _compile(kernel: Kernel) -> None:
+    torch.set_num_threads(1)  # one worker process a core: the kernel must not start threads of its own
+    arguments, batch = _example(kernel), torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside torch's own export
+        program = torch.export.export(
+            _Block(kernel.optimizer), arguments, dynamic_shapes=_dynamic(arguments, batch), strict=False
+        )
+        with tempfile.TemporaryDirectory(dir=kernel.file.parent) as folder:
+            package = torch._inductor.aoti_compile_and_package(program, package_path=str(Path(folder, "kernel.pt2")))
+            os.replace(package, kernel.file)
+
+
+class _Block(torch.nn.Module):
+    """`step_block` as torch.export wants it: a module whose arguments are tensors and plain tuples."""
+
+    def __init__(self, optimizer: str) -> None:
+        super().__init__()
+        self._step = partial(step_block, optimizer=optimizer)
+
+    def forward(
+        self, w: Tensor, moments: Moments, problem: Moments, lr: Tensor, steps: Tensor, first: Tensor, schedule: Tensor
+    ) -> tuple[Tensor, Moments, Tensor]:
+        return self._step(w, moments, Problem(*problem), lr, steps, first, schedule)
+
+
+def _example(kernel: Kernel) -> tuple[Any, ...]:
+    """Arguments of the right types and shapes; the batch size stands for any."""
+    size, batch, rule = kernel.degree + 1, 64, OPTIMIZERS[kernel.optimizer]
+    new = partial(torch.ones, device=kernel.device)
+    factor = new(size * (size + 1) // 2 if kernel.triangular else 0, batch)
+    problem = (factor, new(size, batch), new(batch))
+    moments = tuple(new(size, batch) for _ in range(rule.moments))
+    rows = rule.schedule(block_steps(size, kernel.triangular)).to(new(size, batch))
+    steps, first = new(batch, dtype=torch.int32), torch.zeros((), dtype=torch.int32, device=kernel.device)
+    return new(size, batch), moments, problem, new(batch), steps, first, rows
+
+
+def _dynamic(arguments: tuple[Any, ...], batch: Any) -> tuple[Any, ...]:
+    last = {1: batch}
+    _, moments, _, _, _, _, _ = arguments
+    return last, tuple(last for _ in moments), (last, last, {0: batch}), {0: batch}, {0: batch}, None, None
+
+
+@cache
+def _loaded(file: Path) -> StepBlock | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside torch's own loader
+            package = torch._inductor.aoti_load_package(str(file))
+    except Exception as error:  # a broken file must cost speed, not fits
+        log.warning("kernel %s cannot be loaded (%s); going on without it, delete it to have it built again", file, error)
+        return None
+    return lambda w, moments, problem, *rest: package(w, moments, tuple(problem), *rest)
+
+
+@cache
+def _start_build(kernel: Kernel) -> None:
+    """Build in a process of low priority that survives this one; at most once in the life of this process."""
+    log.info("building kernel %s in the background", kernel.file.name)
+    kernel.file.parent.mkdir(parents=True, exist_ok=True)
+    with kernel.file.with_suffix(".log").open("wb") as output:
+        command = [sys.executable, "-m", __name__, kernel.optimizer, str(kernel.degree), str(int(kernel.triangular)), kernel.device]
+        subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+@cache
+def _compiler() -> bool:
+    found = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+    if not found:
+        log.warning("no C++ compiler (g++ or clang++): the engine runs eager, about ten times slower; results are the same")
+    return bool(found)
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fitq" / "kernels"
+
+
+@cache
+def _fingerprint(device: str) -> str:
+    processor = torch.backends.cpu.get_cpu_capability() if device == "cpu" else torch.cuda.get_device_name()
+    digest = hashlib.sha256(f"{torch.__version__} {processor} {sys.version_info[:2]}".encode())
+    for name in _SOURCES:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    os.nice(19)
+    build(Kernel(sys.argv[1], int(sys.argv[2]), bool(int(sys.argv[3])), sys.argv[4]))

@@ -1,0 +1,171 @@
+"""From the end of a descent to result and trace frames: one status per fit, missing numbers as nulls."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status
+from fitq_shared.trace import recorded_steps
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fitq_worker.engine.arithmetic import square_root
+from fitq_worker.engine.basis import multiply_upper
+from fitq_worker.engine.exact import condition, excess, least_squares, raw_powers
+from fitq_worker.engine.reduction import Reduced
+from fitq_worker.engine.samples import numbers
+
+Mask = NDArray[np.bool_]
+
+
+class Verdict(IntEnum):
+    """How a fit ended, a little finer than its status."""
+
+    CONVERGED = 0
+    MAX_STEPS = 1
+    DIVERGED = 2
+    FEW_POINTS = 3
+    REPEATED_POINTS = 4
+    INVALID = 5
+
+
+#: Status and message of each verdict, in its order.
+_STATUSES = (
+    (Status.CONVERGED, None),
+    (Status.MAX_STEPS, "steps ran out before the gap fell to the tolerance; raise steps or lr"),
+    (Status.DIVERGED, "the loss ended above where it began or left the finite numbers; lower lr"),
+    (Status.DEGENERATE, "fewer points than coefficients; add points or lower the degree"),
+    (Status.DEGENERATE, "fewer different x than coefficients; spread the points or lower the degree"),
+    (Status.INVALID, "a value of x, y or weights is missing, not finite, beyond 1e150, or a weight is negative"),
+)
+
+
+class Outcome(NamedTuple):
+    """Everything the results are computed from; tensors are float64, coefficients (P, B) in the descent's coordinates."""
+
+    jobs: pa.RecordBatch
+    basis: str
+    reduced: Reduced
+    start: Tensor
+    final: Tensor
+    #: R of the basis, None where the descent ran in the orthonormal basis on standardised targets.
+    factor: Tensor | None
+    invalid: Tensor
+
+
+def result_frame(outcome: Outcome, device: str) -> pa.RecordBatch:
+    """The results, a record batch of RESULT_SCHEMA with a null `chunk`."""
+    jobs, reduced = outcome.jobs, outcome.reduced
+    optimum, final = least_squares(reduced), _orthonormal(outcome, outcome.final)
+    distance = excess(final, reduced)
+    loss, initial = optimum.loss + distance, optimum.loss + excess(_orthonormal(outcome, outcome.start), reduced)
+    variance = reduced.scale * reduced.scale
+    verdict = _verdicts(outcome, distance / variance, loss, initial)
+    fitted, solved = verdict <= Verdict.MAX_STEPS, verdict <= Verdict.DIVERGED
+    power = outcome.factor is not None
+    columns = {
+        "index": jobs["index"],
+        "id": jobs["id"],
+        "status": pa.array([status for status, _ in _STATUSES]).take(pa.array(verdict)),
+        "message": pa.array([message for _, message in _STATUSES]).take(pa.array(verdict)),
+        "coefficients": _vectors((outcome.final if power else raw_powers(final, reduced)).flip(0), fitted),
+        "basis_coefficients": _vectors(outcome.final if power else final, fitted),
+        "domain": _vectors(_domain(reduced), _array(reduced.used) > 0),
+        "loss": _scalars(loss, solved),
+        "initial_loss": _scalars(initial, solved),
+        "exact_loss": _scalars(optimum.loss, solved),
+        "gap": _scalars(distance / variance, solved),
+        "exact_coefficients": _vectors(optimum.coefficients.flip(0), solved),
+        "steps": np.where(solved, numbers(jobs["steps"]), 0),
+        "r2": _scalars(1.0 - loss / variance, fitted & _array(reduced.varies)),
+        "rmse": _scalars(square_root(loss), fitted),
+        "stderr": _vectors(optimum.stderr.flip(0), solved),
+        "condition": _scalars(condition(reduced, optimum.inverse) if power else torch.ones_like(loss), solved),
+        "rank": _array(reduced.rank),
+        "samples_used": _array(reduced.used),
+        "seed": jobs["seed"],
+        "device": pa.array([device]).take(pa.array(np.zeros(len(jobs), dtype=np.int32))),
+        "chunk": pa.nulls(len(jobs), pa.int32()),
+    }
+    return pa.RecordBatch.from_arrays([pa.array(columns[field.name], field.type) for field in RESULT_SCHEMA], schema=RESULT_SCHEMA)
+
+
+def trace_frame(outcome: Outcome, losses: Tensor) -> pa.RecordBatch:
+    """The traces, a record batch of TRACE_SCHEMA, no rows when none are kept; `losses` is (T, B), in units of y squared.
+
+    A fit that was not descended has a null in place of its losses.
+    """
+    jobs = outcome.jobs if len(losses) else outcome.jobs.slice(0, 0)
+    lengths = _trace_lengths(jobs)
+    descended = ~_array(outcome.invalid | ~_determined(outcome.reduced))[: len(jobs)]
+    lengths = np.where(descended, lengths, 0)
+    by_fit = _array(losses).T[: len(jobs)]
+    values = by_fit[np.arange(by_fit.shape[1]) < lengths[:, None]]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    lists = pa.ListArray.from_arrays(offsets, _nullable(values), mask=pa.array(~descended))
+    columns = [jobs["index"], jobs["id"], jobs["trace"], jobs["steps"], lists]
+    return pa.RecordBatch.from_arrays(columns, schema=TRACE_SCHEMA)
+
+
+def _trace_lengths(jobs: pa.RecordBatch) -> NDArray[np.int64]:
+    steps, place = np.unique(numbers(jobs["steps"]), return_inverse=True)
+    trace = jobs["trace"][0].as_py() if len(jobs) else "none"
+    return np.array([len(recorded_steps(trace, int(number))) for number in steps], dtype=np.int64)[place]
+
+
+def _orthonormal(outcome: Outcome, w: Tensor) -> Tensor:
+    """Coefficients of the descent as coordinates in the orthonormal basis, in units of y."""
+    if outcome.factor is not None:
+        return multiply_upper(outcome.factor, w)
+    scaled = w * outcome.reduced.scale
+    return torch.cat([scaled[:1] + outcome.reduced.mean, scaled[1:]])
+
+
+def _determined(reduced: Reduced) -> Tensor:
+    """The points determine all coefficients, (B,) bool."""
+    return reduced.rank == len(reduced.target)
+
+
+def _verdicts(outcome: Outcome, gap: Tensor, loss: Tensor, initial: Tensor) -> NDArray[np.int64]:
+    """The first of these that holds, from the worst down; (B,)."""
+    tolerance = torch.from_numpy(numbers(outcome.jobs["tolerance"]).astype(np.float64)).to(gap.device)
+    few = outcome.reduced.used < len(outcome.reduced.target)
+    cases = [
+        (Verdict.INVALID, outcome.invalid),
+        (Verdict.FEW_POINTS, few),
+        (Verdict.REPEATED_POINTS, ~_determined(outcome.reduced)),
+        (Verdict.CONVERGED, gap <= tolerance),
+        (Verdict.DIVERGED, ~torch.isfinite(loss) | (loss > initial)),
+    ]
+    return np.select([_array(mask) for _, mask in cases], [int(verdict) for verdict, _ in cases], int(Verdict.MAX_STEPS))
+
+
+def _domain(reduced: Reduced) -> Tensor:
+    return torch.stack([reduced.middle - reduced.half_width, reduced.middle + reduced.half_width])
+
+
+def _scalars(values: Tensor, valid: Mask) -> pa.Array:
+    """(B,) as a column; null where not valid or not finite."""
+    numbers = _array(values)
+    return pa.array(numbers, mask=~(valid & np.isfinite(numbers)))
+
+
+def _vectors(values: Tensor, valid: Mask) -> pa.Array:
+    """(P, B) as a column of lists of P; null where not valid or not all finite."""
+    by_fit = np.ascontiguousarray(_array(values).T)
+    valid = valid & np.isfinite(by_fit).all(axis=1)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(by_fit.ravel()), by_fit.shape[1], mask=pa.array(~valid))
+    return lists.cast(pa.list_(pa.float64()))
+
+
+def _nullable(values: NDArray[np.floating]) -> pa.Array:
+    finite = np.isfinite(values)
+    return pa.array(values) if finite.all() else pa.array(values, mask=~finite)
+
+
+def _array(values: Tensor) -> NDArray[np.generic]:
+    return values.cpu().numpy()

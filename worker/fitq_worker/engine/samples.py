@@ -1,0 +1,106 @@
+"""Sample sets of a batch of jobs, explicit or generated, as padded arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from fitq_shared.sampling import draw_samples
+from numpy.typing import NDArray
+from torch import Tensor
+
+Floats = NDArray[np.float64]
+
+#: Samples in one tile of the reduction: bounds its memory and keeps its arrays in the cache of a core.
+TILE_SAMPLES = 1 << 17
+#: Beyond this magnitude the squares that the loss sums may leave the range of float64.
+MAX_MAGNITUDE = 1e150
+
+
+class Samples(NamedTuple):
+    """Sample sets of B jobs, padded to N points; float64.
+
+    A point of weight 0 does not count: padding, or dropped by the job itself. Invalid sample sets hold zeros only.
+    """
+
+    rows: NDArray[np.int64]  # (B,) places in the job frame
+    x: Tensor  # (N, B)
+    y: Tensor  # (N, B)
+    weights: Tensor  # (N, B)
+    invalid: Tensor  # (B,) bool
+
+
+def sample_tiles(jobs: pa.RecordBatch, device: torch.device) -> Iterator[Samples]:
+    """The sample sets of all jobs in tiles of similar length, each at most TILE_SAMPLES samples (or one job)."""
+    lengths = _lengths(jobs)
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        width = _tile_width(lengths[order[start:]])
+        rows = order[start : start + width]
+        yield _screened(rows, *_padded(jobs.take(pa.array(rows)), lengths[rows]), device)
+        start += width
+
+
+def _lengths(jobs: pa.RecordBatch) -> NDArray[np.int64]:
+    explicit = pa.compute.list_value_length(jobs["x"])
+    counts = pa.compute.coalesce(explicit, jobs["count"])
+    return np.asarray(counts.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def _tile_width(lengths: NDArray[np.int64]) -> int:
+    """How many of the jobs, sorted by length, fit one tile when padded to the longest of them."""
+    size = np.maximum(lengths, 1) * np.arange(1, len(lengths) + 1)
+    wasteful = lengths > 2 * np.maximum(lengths[0], 8)
+    return max(1, int(np.count_nonzero((size <= TILE_SAMPLES) & ~wasteful)))
+
+
+def _padded(jobs: pa.RecordBatch, lengths: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+    """x, y and weights of shape (B, N); generated where the job has a polynomial."""
+    shape = len(jobs), max(1, int(lengths.max()))
+    inside = np.arange(shape[1]) < lengths[:, None]
+    x, y = ragged(jobs["x"], shape[1]), ragged(jobs["y"], shape[1])
+    weights = np.where(np.asarray(jobs["weights"].is_null())[:, None], inside, ragged(jobs["weights"], shape[1]))
+    generated = np.flatnonzero(np.asarray(jobs["x"].is_null()))
+    if len(generated):
+        drawn_x, drawn_y = _drawn(jobs.take(pa.array(generated)), shape[1])
+        x[generated], y[generated] = drawn_x * inside[generated], drawn_y * inside[generated]
+    return x, y, weights
+
+
+def _drawn(jobs: pa.RecordBatch, count: int) -> tuple[Floats, Floats]:
+    """Generated samples of shape (B, count); a job that asks for fewer gets the first of them."""
+    polynomials = jobs["polynomial"]
+    length = int(pa.compute.max(pa.compute.list_value_length(polynomials)).as_py())
+    highest_first = ragged(polynomials, length, align_right=True).T
+    seeds, spread, noise = (numbers(jobs[name]) for name in ("samples_seed", "spread", "noise"))
+    x, y = draw_samples(highest_first, seeds.astype(np.int64), spread, noise, count)
+    return x.T, y.T
+
+
+def ragged(lists: pa.ListArray, width: int, *, align_right: bool = False) -> Floats:
+    """A list column as an array of shape (B, width), padded with zeros; missing values become NaN."""
+    lengths = np.asarray(pa.compute.fill_null(pa.compute.list_value_length(lists), 0))
+    positions = np.arange(width)
+    inside = positions >= width - lengths[:, None] if align_right else positions < lengths[:, None]
+    padded = np.zeros((len(lists), width))
+    padded[inside] = lists.flatten().to_numpy(zero_copy_only=False)
+    return padded
+
+
+def numbers(column: pa.Array) -> NDArray[np.generic]:
+    """A numeric column without missing values as an array."""
+    return np.asarray(column.to_numpy(zero_copy_only=False))
+
+
+def _screened(rows: NDArray[np.int64], x: Floats, y: Floats, weights: Floats, device: torch.device) -> Samples:
+    """Replace sample sets that cannot be computed with by zeros, so that no NaN ever enters the batch."""
+    with np.errstate(invalid="ignore"):
+        sound = (np.abs(x) <= MAX_MAGNITUDE) & (np.abs(y) <= MAX_MAGNITUDE) & (weights >= 0) & (weights <= MAX_MAGNITUDE)
+    valid = sound.all(axis=1)
+    x, y, weights = (np.where(valid[:, None], values, 0.0) for values in (x, y, weights))
+    arrays = (torch.from_numpy(np.ascontiguousarray(values.T)).to(device) for values in (x, y, weights))
+    return Samples(rows, *arrays, torch.from_numpy(~valid).to(device))
