@@ -190,7 +190,7 @@ def _batches(jobs: Jobs) -> Iterator[pa.RecordBatch]:
     if first is None:
         raise InputError("no jobs: nothing to submit")
     rest = itertools.chain([first], given)
-    return rest if isinstance(first, pa.RecordBatch) else from_jobs(rest)  # type: ignore[return-value,arg-type]
+    return rest if isinstance(first, pa.RecordBatch) else from_jobs(rest)
 
 
 def _up_to(chunks: Iterator[Chunk], jobs: int) -> tuple[list[Chunk], int | None]:

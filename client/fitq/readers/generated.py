@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import msgspec
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from fitq.readers.batches import BATCH_JOBS
 from fitq_shared.errors import JobError
@@ -27,7 +29,7 @@ def generated(
     Raises:
         JobError: a value breaks a rule of FitJob.
     """
-    recipe = {"polynomial": list(polynomial), "samples": samples or Samples(), "seed": seed}
+    recipe = {"polynomial": list(polynomial), "samples": msgspec.to_builtins(samples or Samples()), "seed": seed}
     template = jobs_batch([job_from_mapping({**(defaults or {}), **recipe}, "generated jobs")])
     if count < 1 or seed > _LARGEST_SEED - count:
         raise JobError("expected a count of at least 1 and seeds below 2^63", field="count", value=count)
@@ -36,7 +38,7 @@ def generated(
     )
 
 
-def _numbered(template: pa.RecordBatch, index: np.ndarray, seed: int) -> pa.RecordBatch:
+def _numbered(template: pa.RecordBatch, index: NDArray[np.int64], seed: int) -> pa.RecordBatch:
     """Copies of the one job in `template`, one for each number in `index`."""
     batch = template.take(np.zeros(len(index), dtype=np.int64))
     own = {"index": index, "id": index.astype(str), "seed": index + seed}

@@ -1,0 +1,32 @@
+"""What the exit codes of `fitq` mean; the help of the group lists them too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fitq_shared.errors import FitqError, InputError, SettingsError, SubmissionNotFound, SubmissionTimeout
+
+OK = 0
+#: The server or another tool failed; trying again may help.
+FAILURE = 1
+#: What was typed or handed in is wrong; trying again does not help.
+BAD_INPUT = 2
+#: The time given to wait is over; the submission goes on.
+TIMEOUT = 3
+#: Everything is finished, and some fits gave no usable coefficients.
+FAILED_FITS = 5
+INTERRUPTED = 130
+
+
+def exit_code(error: FitqError) -> int:
+    """The code for an error."""
+    if isinstance(error, SubmissionTimeout):
+        return TIMEOUT
+    return BAD_INPUT if isinstance(error, InputError | SettingsError | SubmissionNotFound) else FAILURE
+
+
+def exit_code_of_fits(statuses: Mapping[str, int]) -> int:
+    """The code for a finished submission with these fits by status."""
+    from fitq_shared.frames import FAILED
+
+    return FAILED_FITS if any(statuses.get(status) for status in FAILED) else OK

@@ -1,0 +1,114 @@
+"""What commands print: manifests as text and JSON, and the live progress of a submission."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fitq.summary import status_style
+from fitq_shared.store import Manifest
+
+#: Version of the layout of the JSON documents.
+JSON_SCHEMA = 1
+
+_SECONDS_BETWEEN_LINES = 2.0
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One JSON document on one line of standard output."""
+    click.echo(msgspec.json.encode({"schema": JSON_SCHEMA, **document}))
+
+
+def document_of(manifest: Manifest) -> dict[str, Any]:
+    """A manifest as JSON has it."""
+    fields = msgspec.structs.asdict(manifest)
+    return {**fields, "finished": manifest.finished, "fits_per_second": manifest.fits_per_second}
+
+
+def state_of(manifest: Manifest) -> str:
+    """How far it is, in one word or two."""
+    if manifest.finished:
+        return "finished"
+    if manifest.state == "open":
+        return "being submitted"
+    return "waiting for a worker" if manifest.started_at is None else "running"
+
+
+def line_of(manifest: Manifest) -> str:
+    """A manifest on one line."""
+    parts = [f"{manifest.done_jobs:,} of {manifest.jobs:,} fits", speed_of(manifest), counts_of(manifest)]
+    return "  ".join([state_of(manifest), *filter(None, parts)])
+
+
+def speed_of(manifest: Manifest) -> str:
+    """Fits per second, empty before the first fits are done."""
+    return f"{manifest.fits_per_second:,.0f} fits/s" if manifest.done_jobs and manifest.fits_per_second else ""
+
+
+def counts_of(manifest: Manifest, styled: bool = False) -> str:
+    """Finished fits by status, most first."""
+    counts = sorted(manifest.statuses.items(), key=lambda item: -item[1])
+    texts = [(status, f"{status} {fits:,}") for status, fits in counts]
+    return "  ".join(f"[{status_style(status)}]{text}[/]" if styled else text for status, text in texts)
+
+
+def table_of(manifests: Iterable[Manifest]) -> Table:
+    """Submissions as a table, one a line."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("id", "created (UTC)", "state", "done", "jobs", "by status", "source"):
+        table.add_column(name, justify="right" if name in ("done", "jobs") else "left", no_wrap=name == "id")
+    for manifest in manifests:
+        created = datetime.fromtimestamp(manifest.created_at, UTC).strftime("%Y-%m-%d %H:%M")
+        counts = counts_of(manifest, styled=True)
+        totals = (f"{manifest.done_jobs:,}", f"{manifest.jobs:,}")
+        table.add_row(manifest.id, created, state_of(manifest), *totals, counts, escape(manifest.source))
+    return table
+
+
+def follow(manifests: Iterable[Manifest], console: Console) -> Manifest:
+    """Show manifests as they come, a bar on a terminal and plain lines elsewhere; returns the last one."""
+    return _bar(manifests, console) if console.is_terminal else _lines(manifests, console)
+
+
+def _bar(manifests: Iterable[Manifest], console: Console) -> Manifest:
+    columns = (
+        SpinnerColumn(finished_text="[green]✓[/]"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[counts]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("", total=None, speed="", counts="")
+        for manifest in manifests:
+            total = manifest.jobs if manifest.state == "closed" else None
+            progress.update(bar, description=state_of(manifest), total=total, completed=manifest.done_jobs)
+            progress.update(bar, speed=speed_of(manifest), counts=counts_of(manifest, styled=True))
+    return manifest
+
+
+def _lines(manifests: Iterable[Manifest], console: Console) -> Manifest:
+    for manifest in _now_and_then(manifests):
+        console.print(f"{time.strftime('%H:%M:%S')}  {line_of(manifest)}", highlight=False, soft_wrap=True)
+    return manifest
+
+
+def _now_and_then(manifests: Iterable[Manifest]) -> Iterator[Manifest]:
+    """Those manifests that say something new, at most one in two seconds, and the last one."""
+    shown_at, shown = float("-inf"), None
+    for manifest in manifests:
+        news = (state_of(manifest), manifest.done_jobs)
+        if manifest.finished or (news != shown and time.monotonic() - shown_at >= _SECONDS_BETWEEN_LINES):
+            shown_at, shown = time.monotonic(), news
+            yield manifest

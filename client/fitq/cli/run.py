@@ -1,0 +1,66 @@
+"""fitq run"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from fitq.cli import options
+from fitq.cli.exit_codes import exit_code_of_fits
+
+if TYPE_CHECKING:
+    from fitq.client import Submission
+    from fitq.local import LocalFleet
+    from fitq_shared.store import Manifest
+
+
+@click.command(short_help="Fit jobs on this machine, without a server: one command from a file to results.")
+@options.input_options
+@click.option("-o", "--output", metavar="PATH", help="Folder, or results file; see above.")
+@options.device_option
+@options.json_option
+@click.pass_context
+def command(context: click.Context, /, output: str | None, device: str, as_json: bool, **inputs: Any) -> None:
+    """Fit jobs on this machine, without a server: one command from a file to results.
+
+    INPUT and its options are those of `fitq submit`. A private server and a worker are started for the run and end with
+    it; needs the extras `worker` and `local`.
+
+    Results go to results.parquet and traces.parquet in a folder named after INPUT (data.csv: data-results, else
+    fitq-results) or given with -o. With -o NAME.jsonl (or .csv, .json, .parquet) they go to NAME.jsonl and
+    NAME-traces.jsonl.
+    """
+    from rich.console import Console
+
+    from fitq.cli.output import follow, print_json
+    from fitq.client import Client
+    from fitq.local import local_fleet
+    from fitq.summary import rendered, summarise
+    from fitq.writers import targets, write
+
+    jobs, source = options.jobs_from(inputs)
+    results_file, traces_file = targets(output, inputs["input"])
+    with local_fleet(device) as fleet:
+        submission = Client(fleet.settings).submit(jobs, source)
+        manifest = follow(_watched(submission, fleet), Console(stderr=True))
+        results = submission.results()
+        write(results, results_file)
+        write(submission.traces(), traces_file)
+    summary = summarise(results, manifest)
+    if as_json:
+        print_json({**msgspec.structs.asdict(summary), "results": str(results_file), "traces": str(traces_file)})
+    else:
+        Console().print(rendered(summary, results))
+        click.echo(f"\nresults: {results_file}\ntraces:  {traces_file}")
+    context.exit(exit_code_of_fits(summary.statuses))
+
+
+def _watched(submission: Submission, fleet: LocalFleet) -> Iterator[Manifest]:
+    """The progress of the submission for as long as the worker lives."""
+    for manifest in submission.progress():
+        yield manifest
+        if not manifest.finished:
+            fleet.check()

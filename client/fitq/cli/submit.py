@@ -1,0 +1,35 @@
+"""fitq submit"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from fitq.cli import options
+
+
+@click.command(short_help="Hand jobs to the fleet and print the submission's id.")
+@options.input_options
+@options.client_options
+@options.json_option
+def command(url: str | None, as_json: bool, **inputs: Any) -> None:
+    """Hand jobs to the fleet and print the submission's id.
+
+    INPUT is a .jsonl file with one job a line (- reads them from standard input), a long .csv with --group, --x and
+    --y, or a .parquet file with one job a row. Instead, --polynomial generates sample sets. Either all jobs are
+    submitted or, after an error, none.
+
+    The id is printed on standard output as soon as there is one; everything else goes to standard error.
+    """
+    jobs, source = options.jobs_from(inputs)
+    submission = options.client(url).submit(jobs, source, on_open=None if as_json else click.echo)
+    manifest = submission.status()
+    if as_json:
+        from fitq.cli.output import document_of, print_json
+
+        print_json(document_of(manifest))
+        return
+    click.echo(f"{manifest.jobs:,} jobs in {manifest.chunks:,} chunks; next:", err=True)
+    click.echo(f"  fitq watch {submission.id}", err=True)
+    click.echo(f"  fitq results {submission.id} -o results.parquet", err=True)

@@ -1,0 +1,86 @@
+"""The summary of a finished submission for people: fits by status, speed, how near to the optimum, the first rows."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from fitq_shared.frames import Status
+from fitq_shared.store import Manifest
+
+#: A fit counts as near the optimum when its loss is within this share of the variance of y of the least-squares loss.
+NEAR_GAP = 1e-3
+_ROWS_SHOWN = 5
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """What came out of a submission as a whole."""
+
+    submission: str
+    fits: int
+    statuses: dict[str, int]
+    #: Wall time from the first fit's start to the last one's end.
+    seconds: float | None
+    fits_per_second: float | None
+    #: Share of all fits whose gap is at most NEAR_GAP.
+    near_optimum: float
+
+
+def summarise(results: pa.Table, manifest: Manifest) -> Summary:
+    """Sum up a table of RESULT_SCHEMA."""
+    near = pc.sum(pc.less_equal(results["gap"], NEAR_GAP)).as_py() or 0
+    times = manifest.started_at, manifest.finished_at
+    return Summary(
+        submission=manifest.id,
+        fits=results.num_rows,
+        statuses=dict(Counter(results["status"].to_pylist()).most_common()),
+        seconds=None if None in times else times[1] - times[0],  # type: ignore[operator]
+        fits_per_second=manifest.fits_per_second,
+        near_optimum=near / max(results.num_rows, 1),
+    )
+
+
+def rendered(summary: Summary, results: pa.Table) -> RenderableType:
+    """The summary and the first rows of the results, for a rich console."""
+    return Group(_totals(summary), "", _first_rows(results))
+
+
+def status_style(status: str) -> str:
+    """Colour of a status: green is good, yellow fell short, red failed."""
+    return {Status.CONVERGED: "green", Status.MAX_STEPS: "yellow"}.get(Status(status), "red")
+
+
+def _totals(summary: Summary) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", style="bold")
+    table.add_column()
+    table.add_row(f"{summary.fits:,}", "fits")
+    for status, fits in summary.statuses.items():
+        table.add_row(f"{fits:,}", f"[{status_style(status)}]{status}[/]")
+    table.add_row(f"{summary.near_optimum:.2%}", f"within {NEAR_GAP:g} of the least-squares optimum")
+    if summary.fits_per_second is not None and summary.seconds is not None:
+        table.add_row(f"{summary.fits_per_second:,.0f}", f"fits per second ({summary.seconds:.1f} s)")
+    return table
+
+
+def _first_rows(results: pa.Table) -> Table:
+    table = Table(title="first fits", title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for name, justify in (("id", "left"), ("status", "left"), ("coefficients", "left"), ("rmse", "right"), ("r2", "right")):
+        table.add_column(name, justify=justify, no_wrap=name == "status")  # type: ignore[arg-type]
+    table.add_column("gap", justify="right")
+    for row in results.slice(0, _ROWS_SHOWN).to_pylist():
+        coefficients = " ".join(_number(value) for value in row["coefficients"] or ())
+        status = f"[{status_style(row['status'])}]{row['status']}[/]"
+        table.add_row(escape(row["id"]), status, coefficients, *(_number(row[name]) for name in ("rmse", "r2", "gap")))
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.5g}"
