@@ -27,6 +27,19 @@ _DELETE_PAGE = 1000
 #: What redis-py takes as a hash field, its value or a script argument.
 Field: TypeAlias = bytes | bytearray | memoryview | str | int | float
 
+_ADD_CHUNK = """
+local manifest, frame, enqueued = KEYS[1], KEYS[2], KEYS[3]
+local chunk, jobs, count, message, ttl = unpack(ARGV)
+if redis.call('EXISTS', manifest) == 0 then return 'gone' end
+if redis.call('EXISTS', frame) == 1 then return 'duplicate' end
+redis.call('SET', frame, jobs)
+redis.call('HSET', enqueued, chunk, message)
+redis.call('HINCRBY', manifest, 'jobs', count)
+redis.call('HINCRBY', manifest, 'chunks', 1)
+if ttl ~= '0' then for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ttl) end end
+return 'added'
+"""
+
 _CLAIM = """
 local manifest, committed, attempts, lease = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local chunk, worker, seconds = ARGV[1], ARGV[2], ARGV[3]
@@ -45,7 +58,7 @@ return 0
 """
 
 _COMMIT = """
-local manifest, committed, results, traces, log, lease, enqueued = unpack(KEYS)
+local manifest, committed, results, traces, log, lease, enqueued, attempts = unpack(KEYS)
 local chunk, result, trace, jobs, seconds, now, ttl = unpack(ARGV)
 if redis.call('EXISTS', manifest) == 0 then return 'gone' end
 if redis.call('SADD', committed, chunk) == 0 then return 'duplicate' end
@@ -57,6 +70,7 @@ for i = 8, #ARGV, 2 do redis.call('HINCRBY', manifest, 'status:' .. ARGV[i], ARG
 redis.call('XADD', log, '*', 'chunk', chunk, 'jobs', jobs)
 redis.call('DEL', lease)
 redis.call('HDEL', enqueued, chunk)
+redis.call('HDEL', attempts, chunk)
 local done = redis.call('HINCRBY', manifest, 'done_chunks', 1)
 if redis.call('HGET', manifest, 'state') == 'closed' and done == tonumber(redis.call('HGET', manifest, 'chunks')) then
   redis.call('HSET', manifest, 'finished_at', now)
@@ -142,6 +156,7 @@ class Store:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.redis = redis.Redis.from_url(settings.redis_url, socket_timeout=30, socket_connect_timeout=5)
+        self._add_chunk = self.redis.register_script(_ADD_CHUNK)
         self._claim = self.redis.register_script(_CLAIM)
         self._renew = self.redis.register_script(_RENEW)
         self._commit = self.redis.register_script(_COMMIT)
@@ -166,14 +181,19 @@ class Store:
             pipeline.execute()
 
     def add_chunk(self, submission: str, chunk: int, jobs_frame: bytes, jobs: int, lane: str) -> None:
-        """Store the job frame of a chunk and count it in the manifest; its message is published afterwards."""
+        """Store the job frame of a chunk and count it in the manifest; its message is published afterwards.
+
+        Adding a chunk again changes nothing: the Redis client repeats a command whose answer was lost.
+
+        Raises:
+            SubmissionNotFound: it was deleted meanwhile.
+        """
         names = self._keys(submission)
-        with self._server(), self.redis.pipeline(transaction=True) as pipeline:
-            pipeline.set(names.jobs(chunk), jobs_frame, ex=self.settings.ttl_seconds or None)
-            pipeline.hset(names.enqueued, str(chunk), _enqueued_value(lane))
-            pipeline.hincrby(names.manifest, "jobs", jobs)
-            pipeline.hincrby(names.manifest, "chunks", 1)
-            pipeline.execute()
+        arguments: list[Field] = [chunk, jobs_frame, jobs, _enqueued_value(lane), self.settings.ttl_seconds]
+        with self._server():
+            verdict = self._add_chunk(keys=[names.manifest, names.jobs(chunk), names.enqueued], args=arguments)
+        if verdict == b"gone":
+            raise _not_found(submission)
 
     def close(self, submission: str) -> None:
         """Declare the submission complete.
@@ -217,7 +237,7 @@ class Store:
         arguments: list[Field] = [chunk, commit.results, commit.traces, commit.jobs, commit.seconds, time.time()]
         with self._server():
             verdict = self._commit(
-                keys=[*touched, names.lease(chunk), names.enqueued],
+                keys=[*touched, names.lease(chunk), names.enqueued, names.attempts],
                 args=[*arguments, self.settings.ttl_seconds, *counters],
             )
         return bool(verdict == b"stored")
