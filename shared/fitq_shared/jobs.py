@@ -188,8 +188,8 @@ def _job_error(error: msgspec.ValidationError, fields: object) -> JobError:
     job = fields.get("id") if isinstance(fields, Mapping) else None
     job = job if isinstance(job, str) else None
     if unknown := re.search(r"contains unknown field `(.*?)`", text):
-        path = ["samples", unknown[1]] if "`$.samples`" in text else [unknown[1]]
-        return JobError(_unknown_field_rule(text), field=".".join(path), value=_at(fields, path), job=job)
+        names = ["samples", unknown[1]] if "`$.samples`" in text else [unknown[1]]
+        return JobError(_unknown_field_rule(text), field=".".join(names), value=_at(fields, names), job=job)
     rule, _, path = text.partition(" - at `$")
     if not path:
         return JobError(f"not a job: {text}", job=job)
