@@ -1,0 +1,113 @@
+"""Submissions straight through store and broker, and a worker that is quick to give up on what is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import psutil
+import pyarrow as pa
+import pytest
+
+from fitq_shared.broker import client_app, lane_of, publish
+from fitq_shared.frames import RESULT_SCHEMA, decode, encode, jobs_batch
+from fitq_shared.jobs import FitJob
+from fitq_shared.keys import SubmissionKeys
+from fitq_shared.settings import Settings
+from fitq_shared.store import Store
+
+if TYPE_CHECKING:
+    from tests.conftest import Server, Worker
+
+DEADLINE_SECONDS = 60
+JOBS_PER_CHUNK = 4
+#: No kernel is compiled for a few fits of this degree, and its steps take the same second or two on every machine.
+SLOW_DEGREE, SLOW_STEPS = 7, 3000
+
+
+class Fleet(NamedTuple):
+    """A running worker and the store that it works on."""
+
+    worker: Worker
+    store: Store
+
+    def submit(self, name: str, chunks: int = 1, **fields: object) -> None:
+        """Fill, publish and close a submission of `chunks` chunks with four jobs each."""
+        self.add(name, chunks, **fields)
+        app = client_app(self.store.settings)
+        publish(app, lane_of(name, chunks * JOBS_PER_CHUNK), name, range(chunks))
+        app.close()
+
+    def add(self, name: str, chunks: int = 1, **fields: object) -> None:
+        """The same without the messages."""
+        self.store.open(name, "test")
+        for chunk in range(chunks):
+            frame = encode(jobs_of(chunk, **fields))
+            self.store.add_chunk(name, chunk, frame, JOBS_PER_CHUNK, lane_of(name, chunks * JOBS_PER_CHUNK))
+        self.store.close(name)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Return when the condition holds; fail when it does not in time, or the worker dies."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not condition():
+            assert self.worker.process.poll() is None, "the worker has ended"
+            assert time.monotonic() < deadline, "it did not happen in time"
+            time.sleep(0.02)
+
+    def wait_until_finished(self, name: str) -> None:
+        """Return when all results of the submission are stored."""
+        self.wait_until(lambda: self.store.manifest(name).finished)
+
+    def wait_until_claimed(self, name: str, attempt: int = 1) -> None:
+        """Return when the worker has begun this attempt at the first chunk."""
+        attempts = SubmissionKeys(self.store.settings.namespace, name).attempts
+        self.wait_until(lambda: self.store.redis.hget(attempts, "0") == b"%d" % attempt)
+
+    def results(self, name: str) -> list[pa.RecordBatch]:
+        """The result frames in the order of the chunks."""
+        found = (self.store.result_frame(name, chunk) for chunk in range(self.store.manifest(name).chunks))
+        return [decode(frame, RESULT_SCHEMA) for frame in found if frame is not None]
+
+    def kill_fitting_process(self) -> None:
+        """Kill the process in which the worker fits, as the system does when memory runs out."""
+        (celery,) = psutil.Process(self.worker.process.pid).children()
+        alive = [child for child in celery.children() if child.status() != psutil.STATUS_ZOMBIE]
+        (fitting,) = (child for child in alive if "spawn_main" in " ".join(child.cmdline()))
+        fitting.kill()
+
+
+def jobs_of(chunk: int, **fields: object) -> pa.RecordBatch:
+    """The jobs of a chunk: four draws around the notebook's polynomial, slow ones unless `fields` say otherwise."""
+    settings = {"degree": SLOW_DEGREE, "steps": SLOW_STEPS, **fields}
+    seeds = range(chunk * JOBS_PER_CHUNK, (chunk + 1) * JOBS_PER_CHUNK)
+    jobs = [msgspec.convert({"polynomial": [1, 2, 3], "seed": seed, **settings}, FitJob).checked() for seed in seeds]
+    return jobs_batch(jobs, chunk * JOBS_PER_CHUNK)
+
+
+@pytest.fixture(scope="session")
+def hasty_settings(server: Server) -> Settings:
+    """Settings under which a worker is soon taken for dead, and a chunk given up after two attempts."""
+    return Settings(redis_url=server.url, namespace="hasty", lease_seconds=3, max_attempts=2)
+
+
+@pytest.fixture(scope="session")
+def fleet(hasty_settings: Settings, start_worker: Callable[..., Worker]) -> Iterator[Fleet]:
+    """One worker under the hasty settings for all tests that leave it running."""
+    worker = start_worker(hasty_settings)
+    yield Fleet(worker, Store(hasty_settings))
+    worker.process.kill()
+    worker.process.wait()
+
+
+@pytest.fixture(scope="session")
+def start_fleet(start_worker: Callable[..., Worker]) -> Callable[[Settings], Fleet]:
+    """A function that starts a worker of a test's own."""
+    return lambda settings: Fleet(start_worker(settings), Store(settings))
+
+
+@pytest.fixture(scope="session", name="jobs_of")
+def _jobs_of() -> Callable[..., pa.RecordBatch]:
+    """The function that makes the jobs of a chunk."""
+    return jobs_of

@@ -1,0 +1,150 @@
+"""A real worker on a real server: what is submitted gets fitted once, whatever is killed, lost or repeated."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+import psutil
+import pyarrow as pa
+
+from fitq_shared.broker import LANES, client_app, lane_of, publish
+from fitq_shared.frames import Status, encode
+from fitq_shared.keys import SubmissionKeys, broker_prefix
+from fitq_shared.settings import Settings
+from fitq_shared.store import Store
+from fitq_worker.engine import fit
+
+if TYPE_CHECKING:
+    from tests.conftest import Worker
+    from tests.integration.conftest import Fleet
+
+JOBS_PER_CHUNK = 4
+#: Jobs that are fitted in a moment.
+QUICK = {"degree": 2, "steps": 20}
+
+
+def assert_as_fitted_here(fleet: Fleet, name: str, jobs_of: Callable[..., pa.RecordBatch], **fields: object) -> None:
+    """Every chunk was committed once and holds what the engine gives without any queue."""
+    manifest = fleet.store.manifest(name)
+    assert manifest.done_jobs == manifest.jobs == sum(manifest.statuses.values())
+    assert sorted(fleet.store.committed_chunks(name)) == list(range(manifest.chunks))
+    for chunk, results in enumerate(fleet.results(name)):
+        assert results["chunk"].to_pylist() == [chunk] * JOBS_PER_CHUNK
+        expected = fit(jobs_of(chunk, **fields)).results
+        assert results.drop_columns(["chunk"]).equals(expected.drop_columns(["chunk"]))
+
+
+def test_a_submission_is_fitted_as_the_engine_does_alone(fleet: Fleet, jobs_of: Callable[..., pa.RecordBatch]) -> None:
+    """The queue adds nothing to the results and loses nothing of them."""
+    fleet.submit("plain", chunks=5, **QUICK)
+    fleet.wait_until_finished("plain")
+    assert_as_fitted_here(fleet, "plain", jobs_of, **QUICK)
+
+
+def test_traces_are_stored_only_where_they_are_wanted(fleet: Fleet) -> None:
+    """A chunk of jobs without traces has no trace frame."""
+    fleet.submit("traced", **QUICK)
+    fleet.submit("traceless", **QUICK, trace="none")
+    fleet.wait_until_finished("traced")
+    fleet.wait_until_finished("traceless")
+    assert fleet.store.trace_frame("traced", 0) is not None
+    assert fleet.store.trace_frame("traceless", 0) is None
+
+
+def test_messages_of_the_same_chunk_commit_it_once(fleet: Fleet, jobs_of: Callable[..., pa.RecordBatch]) -> None:
+    """Duplicates are dropped and leave the queue."""
+    fleet.submit("repeated", **QUICK)
+    app = client_app(fleet.store.settings)
+    publish(app, lane_of("repeated", JOBS_PER_CHUNK), "repeated", [0] * 5)
+    app.close()
+    unacknowledged = broker_prefix(fleet.store.settings.namespace) + "unacked"
+    fleet.wait_until_finished("repeated")
+    fleet.wait_until(lambda: not any(map(fleet.store.waiting, LANES)) and not fleet.store.redis.exists(unacknowledged))
+    assert_as_fitted_here(fleet, "repeated", jobs_of, **QUICK)
+
+
+def test_a_chunk_whose_fitting_process_is_killed_runs_again(fleet: Fleet, jobs_of: Callable[..., pa.RecordBatch]) -> None:
+    """The results are the same and counted once."""
+    fleet.submit("killed")
+    fleet.wait_until_claimed("killed")
+    fleet.kill_fitting_process()
+    fleet.wait_until_claimed("killed", attempt=2)
+    fleet.wait_until_finished("killed")
+    assert_as_fitted_here(fleet, "killed", jobs_of)
+
+
+def test_a_chunk_that_always_kills_its_process_ends_as_errors(fleet: Fleet) -> None:
+    """After the last attempt its jobs are given up; the other chunks finish."""
+    fleet.submit("deadly", chunks=2)
+    for attempt in (1, 2):
+        fleet.wait_until_claimed("deadly", attempt)
+        fleet.kill_fitting_process()
+    fleet.wait_until_finished("deadly")
+    deadly, harmless = fleet.results("deadly")
+    assert deadly["status"].to_pylist() == [Status.ERROR] * JOBS_PER_CHUNK
+    assert "2 workers ended" in deadly["message"][0].as_py()
+    assert deadly["id"].to_pylist() == ["0", "1", "2", "3"]
+    assert Status.ERROR not in harmless["status"].to_pylist()
+    assert fleet.store.manifest("deadly").done_jobs == 2 * JOBS_PER_CHUNK
+
+
+def test_a_chunk_that_the_engine_refuses_ends_as_errors(fleet: Fleet, jobs_of: Callable[..., pa.RecordBatch]) -> None:
+    """An exception of the engine is the message of every job of the chunk."""
+    jobs = jobs_of(0, **QUICK)
+    place = jobs.schema.get_field_index("optimizer")
+    refused = jobs.set_column(place, jobs.schema.field("optimizer"), pa.array(["unheard-of"] * JOBS_PER_CHUNK))
+    fleet.store.open("refused", "test")
+    fleet.store.add_chunk("refused", 0, encode(refused), JOBS_PER_CHUNK, LANES[0])
+    fleet.store.close("refused")
+    app = client_app(fleet.store.settings)
+    publish(app, LANES[0], "refused", [0])
+    app.close()
+    fleet.wait_until_finished("refused")
+    (results,) = fleet.results("refused")
+    assert results["status"].to_pylist() == [Status.ERROR] * JOBS_PER_CHUNK
+    assert "unheard-of" in results["message"][0].as_py()
+
+
+def test_a_submission_deleted_in_the_middle_leaves_nothing_and_stops_nothing(fleet: Fleet) -> None:
+    """The worker gives its chunk up and goes on with the next submission."""
+    fleet.submit("deleted", steps=1_000_000)
+    fleet.wait_until_claimed("deleted")
+    fleet.store.delete("deleted")
+    fleet.submit("next", **QUICK)
+    fleet.wait_until_finished("next")
+    assert list(fleet.store.redis.scan_iter("*{deleted}*")) == []
+
+
+def test_a_chunk_without_a_message_is_brought_back(fleet: Fleet, jobs_of: Callable[..., pa.RecordBatch]) -> None:
+    """The manifest is the truth: what it lists is fitted even though the queue knows nothing of it."""
+    fleet.add("forgotten", **QUICK)
+    enqueued = SubmissionKeys(fleet.store.settings.namespace, "forgotten").enqueued
+    fleet.store.redis.hset(enqueued, "0", f"{lane_of('forgotten', JOBS_PER_CHUNK)} 1.0")
+    fleet.wait_until_finished("forgotten")
+    assert_as_fitted_here(fleet, "forgotten", jobs_of, **QUICK)
+
+
+def test_the_chunk_of_a_killed_worker_runs_on_the_next_one_and_a_stopped_one_finishes_first(
+    start_fleet: Callable[[Settings], Fleet], settings: Settings, jobs_of: Callable[..., pa.RecordBatch]
+) -> None:
+    """Killing the supervisor ends all its processes; TERM lets the chunk in work be committed."""
+    hasty = msgspec.structs.replace(settings, lease_seconds=3)
+    killed = start_fleet(hasty)
+    killed.submit("orphaned")
+    killed.wait_until_claimed("orphaned")
+    processes = psutil.Process(killed.worker.process.pid).children(recursive=True)
+    killed.worker.process.kill()
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    assert alive == []
+
+    successor = start_fleet(hasty)
+    successor.wait_until_finished("orphaned")
+    assert_as_fitted_here(successor, "orphaned", jobs_of)
+
+    successor.submit("last")
+    successor.wait_until_claimed("last")
+    assert successor.worker.stop(signal.SIGTERM) == 0
+    assert Store(hasty).manifest("last").finished
