@@ -18,7 +18,6 @@ from fitq_shared.store import Store
 from fitq_worker.engine import fit
 
 if TYPE_CHECKING:
-    from tests.conftest import Worker
     from tests.integration.conftest import Fleet
 
 JOBS_PER_CHUNK = 4

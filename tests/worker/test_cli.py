@@ -1,0 +1,80 @@
+"""The command `fitq-worker` as people and containers run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from fitq_shared.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.conftest import Server
+
+
+def fitq_worker(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    command = [sys.executable, "-m", "fitq_worker", *arguments]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_devices_are_listed_as_json() -> None:
+    """The CPU is always among them."""
+    found = json.loads(fitq_worker("devices", "--json").stdout)
+    assert {"name": "cpu", "uuid": None, "description": "CPU"} in found
+
+
+def test_check_passes_where_a_server_answers(server: Server) -> None:
+    """It shows the server without the password."""
+    done = fitq_worker("check", "--device", "cpu", FITQ_REDIS_URL=server.url)
+    assert done.returncode == 0
+    assert f"ok\tserver\t{server.url.split('://')[0]}://:***@" in done.stdout
+
+
+def test_check_fails_where_no_server_answers() -> None:
+    """The exit code is that of a failed health check."""
+    done = fitq_worker("check", FITQ_REDIS_URL="redis://127.0.0.1:1/0")
+    assert done.returncode == 1
+    assert "missing\tserver\tno Redis answers at redis://127.0.0.1:1/0" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["start", "check"])
+def test_a_device_that_is_not_there_is_named(command: str, server: Server) -> None:
+    """Nothing is started on another one instead."""
+    done = fitq_worker(command, "--device", "cuda:99", FITQ_REDIS_URL=server.url)
+    assert done.returncode == 1
+    assert "no device 'cuda:99'" in done.stdout + done.stderr
+
+
+def test_a_setting_that_makes_no_sense_is_named() -> None:
+    """One line, no traceback."""
+    done = fitq_worker("start", FITQ_LEASE_SECONDS="soon")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: FITQ_LEASE_SECONDS='soon'")
+
+
+def test_without_torch_it_says_what_to_install() -> None:
+    """A client's installation has the command but not what it needs."""
+    code = "import sys; sys.modules['torch'] = None; from fitq_worker.cli import main; main(['devices'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "fitq-worker needs torch. Run `pip install 'fitq[worker]'`." in done.stderr
+
+
+def test_settings_of_the_environment_reach_the_worker_app(server: Server) -> None:
+    """The Celery app is built from FITQ_* alone."""
+    wanted = Settings(redis_url=server.url, namespace="mine", visibility_timeout_seconds=77)
+    environment = {f"FITQ_{name.upper()}": str(value) for name, value in msgspec.structs.asdict(wanted).items()}
+    code = "from fitq_worker.app import app; print(app.conf.broker_url, app.conf.broker_transport_options)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
+    assert server.url in done.stdout
+    assert "'visibility_timeout': 77" in done.stdout
+    assert "'global_keyprefix': 'mine:celery:'" in done.stdout
