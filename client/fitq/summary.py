@@ -26,6 +26,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     submission: str
     fits: int
     statuses: dict[str, int]
+    #: The commonest message of each status that has one.
+    messages: dict[str, str]
     #: Wall time from the first fit's start to the last one's end.
     seconds: float | None
     fits_per_second: float | None
@@ -41,6 +43,7 @@ def summarise(results: pa.Table, manifest: Manifest) -> Summary:
         submission=manifest.id,
         fits=results.num_rows,
         statuses=dict(Counter(results["status"].to_pylist()).most_common()),
+        messages=_messages(results),
         seconds=None if None in times else times[1] - times[0],  # type: ignore[operator]
         fits_per_second=manifest.fits_per_second,
         near_optimum=near / max(results.num_rows, 1),
@@ -57,13 +60,20 @@ def status_style(status: str) -> str:
     return {Status.CONVERGED: "green", Status.MAX_STEPS: "yellow"}.get(Status(status), "red")
 
 
+def _messages(results: pa.Table) -> dict[str, str]:
+    pairs = Counter(zip(results["status"].to_pylist(), results["message"].to_pylist(), strict=True))
+    rarest_first = reversed(pairs.most_common())
+    return {status: message for (status, message), _ in rarest_first if message}
+
+
 def _totals(summary: Summary) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", style="bold")
     table.add_column()
     table.add_row(f"{summary.fits:,}", "fits")
     for status, fits in summary.statuses.items():
-        table.add_row(f"{fits:,}", f"[{status_style(status)}]{status}[/]")
+        why = f"[dim]: {escape(summary.messages[status])}[/]" if status in summary.messages else ""
+        table.add_row(f"{fits:,}", f"[{status_style(status)}]{status}[/]{why}")
     table.add_row(f"{summary.near_optimum:.2%}", f"within {NEAR_GAP:g} of the least-squares optimum")
     if summary.fits_per_second is not None and summary.seconds is not None:
         table.add_row(f"{summary.fits_per_second:,.0f}", f"fits per second ({summary.seconds:.1f} s)")

@@ -47,6 +47,7 @@ class LazyGroup(click.Group):
             click.echo(f"Error: {error}", err=True)
             context.exit(exit_code(error))
         except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
             context.exit(INTERRUPTED)
 
 
@@ -65,5 +66,5 @@ def main() -> None:
       2    wrong usage or bad input
       3    the time given to wait is over
       5    finished, and some fits failed
-      130  interrupted by Ctrl-C
+      130  interrupted by Ctrl-C (143: terminated)
     """

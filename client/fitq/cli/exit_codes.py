@@ -16,6 +16,7 @@ TIMEOUT = 3
 #: Everything is finished, and some fits gave no usable coefficients.
 FAILED_FITS = 5
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 def exit_code(error: FitqError) -> int:

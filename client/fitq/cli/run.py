@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,7 @@ import click
 import msgspec
 
 from fitq.cli import options
-from fitq.cli.exit_codes import exit_code_of_fits
+from fitq.cli.exit_codes import TERMINATED, exit_code_of_fits
 
 if TYPE_CHECKING:
     from fitq.client import Submission
@@ -41,11 +43,15 @@ def command(context: click.Context, /, output: str | None, device: str, as_json:
     from fitq.summary import rendered, summarise
     from fitq.writers import targets, write
 
+    # Python would die at once of SIGTERM and leave the temporary folder; an exit takes the fleet down first.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
     jobs, source = options.jobs_from(inputs)
     results_file, traces_file = targets(output, inputs["input"])
+    progress = Console(stderr=True)
     with local_fleet(device) as fleet:
-        submission = Client(fleet.settings).submit(jobs, source)
-        manifest = follow(_watched(submission, fleet), Console(stderr=True))
+        with progress.status("submitting"):
+            submission = Client(fleet.settings).submit(jobs, source)
+        manifest = follow(_watched(submission, fleet), progress)
         results = submission.results()
         write(results, results_file)
         write(submission.traces(), traces_file)
