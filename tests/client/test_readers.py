@@ -1,0 +1,238 @@
+"""What users have becomes checked jobs, numbered in the order of the input; every error says where."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from fitq import readers
+from fitq.readers.batches import BATCH_JOBS
+from fitq_shared.errors import FileError, FitqError, InputError, JobError
+from fitq_shared.frames import JOB_SCHEMA
+from fitq_shared.jobs import MAX_SAMPLES, FitJob, Samples
+
+COLUMNS = readers.Columns("country", "year", "life")
+JOB = {"x": [0.0, 1.0, 2.0], "y": [1.0, 3.0, 5.0]}
+
+
+def rows(batches: Iterable[pa.RecordBatch]) -> list[dict[str, Any]]:
+    return [row for batch in batches for row in batch.to_pylist()]
+
+
+def lines(path: Path, *jobs: object) -> Path:
+    path.write_text("".join(f"{job if isinstance(job, str) else json.dumps(job)}\n" for job in jobs))
+    return path
+
+
+def test_jsonl_gives_one_job_a_line_and_skips_blank_ones(tmp_path: Path) -> None:
+    """Rows are numbered over the jobs, not over the lines; a byte order mark is no part of the first job."""
+    path = lines(tmp_path / "jobs.jsonl", "\ufeff" + json.dumps(JOB | {"id": "a"}), "", "  ", JOB | {"degree": 1})
+    found = rows(readers.from_file(path))
+    assert [(row["index"], row["id"], row["degree"]) for row in found] == [(0, "a", 2), (1, "1", 1)]
+    assert found[0]["x"] == JOB["x"]
+
+
+def test_jsonl_comes_from_standard_input_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-` reads lines from standard input, and errors call it stdin."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(json.dumps(JOB).encode() + b"\noops\n")))
+    with pytest.raises(JobError, match=r"^stdin:2: not a JSON object"):
+        rows(readers.from_file("-"))
+
+
+def test_defaults_fill_only_the_fields_that_a_job_does_not_give(tmp_path: Path) -> None:
+    """A job's own value wins over the default, in JSONL and in Parquet."""
+    jobs = [JOB | {"degree": 1}, JOB]
+    parquet.write_table(pa.Table.from_pylist([job | {"degree": job.get("degree")} for job in jobs]), tmp_path / "j.parquet")
+    for path in (lines(tmp_path / "j.jsonl", *jobs), tmp_path / "j.parquet"):
+        found = rows(readers.from_file(path, defaults={"degree": 0, "lr": 0.5}))
+        assert [(row["degree"], row["lr"]) for row in found] == [(1, 0.5), (0, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"x": [1', r"bad.jsonl:2: not a JSON object: .*truncated"),
+        ('{"degree": "two", oops', r"bad.jsonl:2: not a JSON object"),
+        ('{"x": [1, NaN], "y": [1, 2]}', r"bad.jsonl:2: not a JSON object: .*missing numbers as null"),
+        ("[1, 2]", r"bad.jsonl:2: not a job"),
+        (
+            '{"id": "j", "x": [1, "b"], "y": [1, 2]}',
+            r"bad.jsonl:2: job 'j': x\[1\] = 'b': expected `float \| null`, got `str`",
+        ),
+        ('{"id": "j", "degre": 3}', r"bad.jsonl:2: job 'j': degre = 3: no such field; known are id, x"),
+        ('{"id": "j", "polynomial": [1], "samples": {"n": 3}}', r"job 'j': samples.n = 3: no such field; known are count"),
+        ('{"id": "j", "x": [1], "y": [1], "degree": 31}', r"bad.jsonl:2: job 'j': degree = 31: expected `int` <= 30"),
+        ('{"id": "j", "x": [1], "y": [1, 2]}', r"bad.jsonl:2: job 'j': y = .*: x and y must be lists of the same length"),
+        ('{"id": "j", "x": [1], "y": [1], "basis": "sines"}', r"basis = 'sines': expected one of orthogonal, power"),
+        ('{"id": "twice", "x": [1], "y": [1]}', r"bad.jsonl:2: id = 'twice': already used at .*bad.jsonl:1"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_job_field_and_value(tmp_path: Path, line: str, message: str) -> None:
+    """`file:line`, the job, the field, the value and what was expected."""
+    with pytest.raises(JobError, match=message):
+        rows(readers.from_file(lines(tmp_path / "bad.jsonl", JOB | {"id": "twice"}, line)))
+
+
+def test_an_empty_id_is_the_position_and_may_clash_with_a_given_one() -> None:
+    """Ids are unique after empty ones have become positions."""
+    with pytest.raises(JobError, match=r"jobs\[1\]: id = '1': already used at jobs\[0\]"):
+        rows(readers.from_jobs([JOB | {"id": "1"}, JOB]))
+
+
+def test_large_jobs_make_small_batches() -> None:
+    """A batch is bounded by its samples, so that a file of long jobs does not fill the memory."""
+    job = FitJob(x=np.zeros(MAX_SAMPLES).tolist(), y=np.zeros(MAX_SAMPLES).tolist())
+    assert [batch.num_rows for batch in readers.from_jobs([job] * 12)] == [10, 2]
+
+
+def test_numpy_arrays_are_welcome_from_python() -> None:
+    """Arrays in a FitJob become lists on the way."""
+    (row,) = rows(readers.from_jobs([FitJob(x=np.arange(3.0), y=np.ones(3))]))  # type: ignore[arg-type]
+    assert row["x"] == [0.0, 1.0, 2.0]
+
+
+def test_what_is_no_job_is_refused() -> None:
+    """A type error at the position of the culprit."""
+    with pytest.raises(InputError, match=r"jobs\[1\]: int is no job"):
+        rows(readers.from_jobs([JOB, 3]))  # type: ignore[list-item]
+
+
+def csv_file(folder: Path, text: str) -> Path:
+    path = folder / "data.csv"
+    path.write_text(text)
+    return path
+
+
+def test_csv_groups_rows_in_the_order_of_their_first_appearance(tmp_path: Path) -> None:
+    """One job a group, its rows in the order of the file; an empty cell is a missing value."""
+    path = csv_file(tmp_path, 'country,note,year,life\nPeru,a,1952,43.9\n"Korea, Rep.",b,1952,\nPeru,c,1957,46.3\nNA,,1,2\n')
+    found = rows(readers.from_file(path, COLUMNS, {"degree": 1}))
+    assert [(row["index"], row["id"], row["x"], row["y"], row["degree"]) for row in found] == [
+        (0, "Peru", [1952.0, 1957.0], [43.9, 46.3], 1),
+        (1, "Korea, Rep.", [1952.0], [None], 1),
+        (2, "NA", [1.0], [2.0], 1),
+    ]
+
+
+def test_csv_reads_weights_from_their_column(tmp_path: Path) -> None:
+    """`--weights` names a third column of numbers."""
+    path = csv_file(tmp_path, "country,year,life,n\nPeru,1,2,3\nPeru,2,3,4\n")
+    (row,) = rows(readers.from_file(path, COLUMNS._replace(weights="n")))
+    assert row["weights"] == [3.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("country,year,life\n\nPeru,1952,1\nPeru,1957,n.a.\n", r"data.csv:4: job 'Peru': life = 'n.a.': expected a number"),
+        ("country,year,life\nPeru,1,2\n,2,3\n", r"data.csv:3: country = '': every row needs a group"),
+        ("country,Year,life\nPeru,1,2\n", r"no column 'year' \(--x\); the header has country, Year, life"),
+        ("country,year,life\n", r"data.csv is empty"),
+        ("", r"data.csv is empty"),
+        (f"country,year,life\nPeru,1,2\n\n{'x' * 201},1,2\n", r"data.csv:4: .*id = "),
+    ],
+)
+def test_a_bad_csv_is_named_with_line_and_column(tmp_path: Path, text: str, message: str) -> None:
+    """The line is that of the file, blank lines counted."""
+    with pytest.raises(InputError, match=message):
+        rows(readers.from_file(csv_file(tmp_path, text), COLUMNS))
+
+
+def test_parquet_rows_are_jobs_and_null_means_not_given(tmp_path: Path) -> None:
+    """Explicit and generated jobs side by side, `samples` as a struct."""
+    table = pa.Table.from_pylist(
+        [
+            {"id": "a", "x": [0.0, None], "y": [1.0, 2.0], "polynomial": None, "samples": None},
+            {"id": "b", "x": None, "y": None, "polynomial": [1.0, 2.0], "samples": {"count": 7, "noise": None}},
+        ]
+    )
+    parquet.write_table(table, tmp_path / "jobs.parquet")
+    a, b = rows(readers.from_file(tmp_path / "jobs.parquet"))
+    assert (a["x"], a["y"], a["count"]) == ([0.0, None], [1.0, 2.0], None)
+    assert (b["polynomial"], b["count"], b["noise"]) == ([1.0, 2.0], 7, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"x": [[1.0], [1.0]], "y": [[1.0], [1.0, 2.0]]}, r"jobs.parquet:row 2: y = .*same length"),
+        ({"x": [[1.0]], "y": [[1.0]], "degre": [3]}, r"degre: no such field"),
+        ({"x": pa.array([], pa.list_(pa.float64()))}, r"is empty"),
+    ],
+)
+def test_a_bad_parquet_is_named_with_its_row(tmp_path: Path, table: dict[str, Any], message: str) -> None:
+    """Rows count from 1, as lines do."""
+    parquet.write_table(pa.table(table), tmp_path / "jobs.parquet")
+    with pytest.raises(InputError, match=message):
+        rows(readers.from_file(tmp_path / "jobs.parquet"))
+
+
+def test_generated_jobs_are_those_of_single_fitjobs() -> None:
+    """The vectorised recipe gives the very rows that jobs written out one by one would give."""
+    count, seed = BATCH_JOBS + 3, 40
+    samples = Samples(count=5, spread=2.0, noise=0.5)
+    found = rows(readers.generated([1, 2, 3], count, samples, seed, {"degree": 3}))
+    written_out = (FitJob(polynomial=[1, 2, 3], samples=samples, seed=seed + number, degree=3) for number in range(count))
+    assert found == rows(readers.from_jobs(written_out))
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"count": 0}, {"count": 1, "samples": Samples(count=0)}, {"count": 2, "seed": 2**63 - 2}]
+)
+def test_a_recipe_that_breaks_a_rule_is_refused(arguments: dict[str, Any]) -> None:
+    """The same rules as for jobs in a file."""
+    with pytest.raises(JobError):
+        rows(readers.generated([1.0], **arguments))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "none.jsonl", "No such file"),
+        (lambda folder: folder / "none.csv", "No such file"),
+        (lambda folder: folder / "none.parquet", "No such file"),
+        (lambda folder: lines(folder / "empty.jsonl"), "is empty: no job in it"),
+        (lambda folder: lines(folder / "blank.jsonl", "", ""), "is empty: no job in it"),
+        (lambda folder: lines(folder / "text.parquet", "text"), "is no Parquet file"),
+        (lambda folder: lines(folder / "jobs.xlsx", "text"), r"unknown format '.xlsx'; known are .jsonl"),
+    ],
+)
+def test_a_file_that_is_none_is_a_file_error(tmp_path: Path, make: Callable[[Path], Path], message: str) -> None:
+    """Missing, empty or of another format: one error that names the file and what is wrong with it."""
+    path = make(tmp_path)
+    columns = COLUMNS if path.suffix == ".csv" else None
+    with pytest.raises(FileError, match=message) as caught:
+        rows(readers.from_file(path, columns))
+    assert path.name in str(caught.value)
+
+
+def test_columns_belong_to_csv_and_csv_needs_them(tmp_path: Path) -> None:
+    """Neither is silently ignored."""
+    for path, columns in ((tmp_path / "jobs.jsonl", COLUMNS), (tmp_path / "data.csv", None)):
+        with pytest.raises(FitqError, match="--group"):
+            readers.from_file(path, columns)
+
+
+def test_every_reader_keeps_the_schema(tmp_path: Path) -> None:
+    """The seam to the planner: record batches of JOB_SCHEMA, rows numbered from 0 without a gap over all batches."""
+    jsonl = lines(tmp_path / "many.jsonl", *[{"polynomial": [1, 2]}] * (BATCH_JOBS + 1))
+    csv = csv_file(tmp_path, "country,year,life\nPeru,1,2\nChad,1,2\n")
+    parquet.write_table(pa.table({"x": [[1.0]] * 3, "y": [[1.0]] * 3}), tmp_path / "jobs.parquet")
+    every = [
+        readers.from_file(jsonl),
+        readers.from_file(csv, COLUMNS),
+        readers.from_file(tmp_path / "jobs.parquet"),
+        readers.generated([1.0], BATCH_JOBS + 1),
+    ]
+    for batches in map(list, every):
+        assert all(batch.schema.equals(JOB_SCHEMA, check_metadata=True) for batch in batches)
+        numbers = [number for batch in batches for number in batch["index"].to_pylist()]
+        assert numbers == list(range(len(numbers)))
