@@ -75,8 +75,9 @@ def _mixed(words: Words) -> Words:
 
 
 def _normal_quantile(words: Words) -> Floats:
-    """Map words to probabilities (k + 1/2) / 2^53 and those to quantiles of the standard normal distribution."""
-    q = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53 - 0.5
+    """Map words to probabilities (k + 1/2) / 2^52 and those to quantiles of the standard normal distribution."""
+    # 52 bits, because k + 1/2 with 53 would be rounded in the upper half, up to a probability of 1.
+    q = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52 - 0.5
     r = 0.180625 - q * q
     quantile = q * _ratio(_CENTRE, r)
     tail = np.nonzero(r < 0)

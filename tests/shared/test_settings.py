@@ -1,0 +1,79 @@
+"""FITQ_* variables, the names of keys, the queues, and what must not be shown."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from fitq_shared import keys
+from fitq_shared.broker import BULK_LANES, INTERACTIVE_JOBS, INTERACTIVE_LANE, lane_of
+from fitq_shared.errors import SettingsError
+from fitq_shared.settings import Settings, masked
+
+
+def test_without_variables_the_defaults_hold() -> None:
+    """A Redis on this machine needs no configuration."""
+    assert Settings.from_environment({"PATH": "/bin"}) == Settings()
+    assert Settings().redis_url == "redis://127.0.0.1:6379/0"
+
+
+def test_every_setting_has_a_variable_of_its_name() -> None:
+    """Texts and numbers are converted."""
+    wanted = Settings(
+        redis_url="rediss://h/1",
+        namespace="team",
+        ttl_seconds=0,
+        visibility_timeout_seconds=5,
+        lease_seconds=6,
+        max_attempts=7,
+    )
+    environment = {f"FITQ_{name.upper()}": str(value) for name, value in msgspec.structs.asdict(wanted).items()}
+    assert Settings.from_environment(environment) == wanted
+
+
+def test_the_process_environment_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As every program of fitq does."""
+    monkeypatch.setenv("FITQ_NAMESPACE", "mine")
+    assert Settings.from_environment().namespace == "mine"
+
+
+@pytest.mark.parametrize("text", ["soon", "", "1.5"])
+def test_a_value_that_does_not_convert_names_the_variable(text: str) -> None:
+    """And says how to get the default."""
+    with pytest.raises(SettingsError, match=f"^FITQ_LEASE_SECONDS={text!r}: .*unset it"):
+        Settings.from_environment({"FITQ_LEASE_SECONDS": text})
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:secret@host:6379/0", "redis://:***@host:6379/0"),
+        ("redis://me:secret@host/0", "redis://me:***@host/0"),
+        ("redis://host:6379/0", "redis://host:6379/0"),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+    ],
+)
+def test_a_password_is_masked(url: str, shown: str) -> None:
+    """Everything else of the URL stays."""
+    assert masked(url) == shown
+
+
+def test_keys_of_a_submission_share_a_slot_and_begin_with_the_namespace() -> None:
+    """Redis Cluster hashes what stands in braces."""
+    names = keys.SubmissionKeys("team", "abc")
+    per_submission = [names.manifest, names.committed, names.enqueued, names.attempts, names.log]
+    per_chunk = [names.jobs(3), names.results(3), names.traces(3), names.lease(3)]
+    assert all(name.startswith("team:{abc}:") for name in per_submission + per_chunk)
+    assert len(set(per_submission + per_chunk)) == 9
+
+
+def test_small_submissions_take_the_interactive_lane() -> None:
+    """They do not wait behind a million fits."""
+    assert lane_of("abc", 1) == lane_of("abc", INTERACTIVE_JOBS) == INTERACTIVE_LANE
+
+
+def test_large_submissions_are_spread_over_the_bulk_lanes() -> None:
+    """Each stays in its own; those of unknown size count as large."""
+    lanes = {lane_of(f"sub-{number}", INTERACTIVE_JOBS + 1) for number in range(200)}
+    assert lanes == set(BULK_LANES)
+    assert lane_of("abc", None) == lane_of("abc", 10**6)
