@@ -87,13 +87,13 @@ def worker_app(settings: Settings) -> Celery:
 
 @contextmanager
 def _translated_errors(app: Celery) -> Iterator[None]:
-    """kombu wraps most errors of the Redis client in one of its own; unwrap it, then as the store does."""
-    from kombu.exceptions import OperationalError
+    """kombu wraps most errors of the Redis client in some of its own; unwrap it, then as the store does."""
+    from kombu.exceptions import BatchPublishError, OperationalError
 
     with translated_errors(app.conf.broker_url):
         try:
             yield
-        except OperationalError as error:
+        except (BatchPublishError, OperationalError) as error:
             raise error.__cause__ or redis.exceptions.ConnectionError(str(error)) from None
 
 
