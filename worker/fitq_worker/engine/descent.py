@@ -15,9 +15,6 @@ from torch import Tensor
 from fitq_worker.engine.losses import Problem, mean_squared_error
 from fitq_worker.engine.optimizers import OPTIMIZERS, Moments
 
-#: Losses of this many steps are buffered before those to be kept are picked; a multiple of every block length.
-WINDOW_STEPS = 1024
-
 #: One block of steps: `step_block` with loss and optimizer filled in, or a compiled kernel of the same.
 StepBlock = Callable[[Tensor, Moments, Problem, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Moments, Tensor]]
 
@@ -36,7 +33,15 @@ def block_steps(coefficients: int, triangular: bool) -> int:
 
 
 def step_block(
-    w: Tensor, moments: Moments, problem: Problem, lr: Tensor, steps: Tensor, first: Tensor, schedule: Tensor, *, optimizer: str
+    w: Tensor,
+    moments: Moments,
+    problem: Problem,
+    lr: Tensor,
+    steps: Tensor,
+    first: Tensor,
+    schedule: Tensor,
+    *,
+    optimizer: str,
 ) -> tuple[Tensor, Moments, Tensor]:
     """Steps first .. first + K - 1 of every fit; a fit that has done its `steps` stays where it is.
 
@@ -61,35 +66,26 @@ def descend(
     start: Tensor,
     lr: Tensor,
     steps: Tensor,
-    recorded: Tensor,
+    recorded: list[int],
     block: StepBlock,
     optimizer: str,
     on_block: Callable[[], None],
 ) -> Descent:
-    """Run every fit of the batch for its `steps`, recording the loss at the steps in `recorded`.
+    """Run every fit of the batch for its `steps`, keeping all losses of the steps in `recorded` (increasing).
 
-    `start` is (P, B), `lr` and `steps` (B,), `recorded` int64 of shape (T, B), or (T, 1) when all fits share it; -1
-    records nothing (NaN). `on_block` is called now and then; what it raises ends the descent.
+    `start` is (P, B), `lr` and `steps` (B,). A fit's loss after its own last step is its final one. `on_block` is called
+    after each block; what it raises ends the descent.
     """
     size, batch = start.shape
-    count = block_steps(size, len(problem.factor) > 0)
-    last = int(steps.max())
+    count, last = block_steps(size, len(problem.factor) > 0), int(steps.max())
     schedule = OPTIMIZERS[optimizer].schedule(last + count).to(start)
-    w, moments = start, tuple(torch.zeros_like(start) for _ in range(OPTIMIZERS[optimizer].moments))
-    window = start.new_empty(min(WINDOW_STEPS, _rounded_up(last + 1, count)), batch)
-    trace = start.new_full((len(recorded), batch), torch.nan)
     numbers = torch.arange(last + 1, dtype=torch.int32, device=start.device)
-    for opened in range(0, last + 1, WINDOW_STEPS):
-        for first in range(opened, min(opened + WINDOW_STEPS, last + 1), count):
-            rows = schedule[first : first + count]
-            w, moments, losses = block(w, moments, problem, lr, steps, numbers[first], rows)
-            window[first - opened : first - opened + count] = losses
+    w, moments = start, tuple(torch.zeros_like(start) for _ in range(OPTIMIZERS[optimizer].moments))
+    kept, place = start.new_empty(len(recorded), batch), 0
+    for first in range(0, last + 1, count):
+        w, moments, losses = block(w, moments, problem, lr, steps, numbers[first], schedule[first : first + count])
+        while place < len(recorded) and recorded[place] < first + count:
+            kept[place] = losses[recorded[place] - first]
+            place += 1
         on_block()
-        here = (recorded >= opened) & (recorded < opened + WINDOW_STEPS)
-        index = (recorded - opened).clamp(0, len(window) - 1).expand(-1, batch)
-        trace = torch.where(here, window.gather(0, index), trace)
-    return Descent(w, trace)
-
-
-def _rounded_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
+    return Descent(w, kept)

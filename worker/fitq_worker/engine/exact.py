@@ -66,4 +66,3 @@ def condition(reduced: Reduced, inverse: Tensor) -> Tensor:
     factor = powers_of_x(reduced)
     squares = tree_sum((factor * factor).flatten(0, 1)) * tree_sum((inverse * inverse).flatten(0, 1))
     return square_root(squares) / len(factor)
-

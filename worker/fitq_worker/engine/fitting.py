@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
-from fitq_shared.sampling import START, normals
-from fitq_shared.trace import recorded_steps
+from numpy.typing import NDArray
 from torch import Tensor
 
+from fitq_shared.sampling import START, normals
+from fitq_shared.trace import recorded_steps
 from fitq_worker.engine import compiled
 from fitq_worker.engine.basis import multiply_upper, powers_of_x
 from fitq_worker.engine.descent import Descent, StepBlock, descend, step_block
@@ -29,6 +30,8 @@ Path = Literal["auto", "eager", "compiled"]
 
 #: Fits descended together: a compiled block wants its arrays in the cache of a core, an eager one few large operations.
 COMPILED_TILE_FITS, EAGER_TILE_FITS, CUDA_TILE_FITS = 4096, 16384, 1 << 20
+#: Losses kept while a tile is descended: 256 MiB of float32.
+TILE_LOSSES = 1 << 26
 #: Coefficient updates from which on a missing kernel is worth building: some seconds of eager work.
 WORTH_COMPILING_UPDATES = 50_000_000
 #: What a worker can expect first: the notebook's degree in either basis.
@@ -94,7 +97,7 @@ def _reduced(jobs: pa.RecordBatch, degree: int, device: torch.device) -> tuple[R
 
 def _start(jobs: pa.RecordBatch, reduced: Reduced, basis: str) -> Start:
     """Starting coefficients in the basis: the job's own, else drawn from N(0, 1) under its seed."""
-    size, batch = reduced.target.shape
+    size = len(reduced.target)
     given = torch.from_numpy(ragged(jobs["init"], size).T[::-1].copy()).to(reduced.target.device)
     drawn = torch.from_numpy(normals(numbers(jobs["seed"]).astype(np.int64), START, size)).to(given.device)
     factor = powers_of_x(reduced)
@@ -129,27 +132,42 @@ def _descend(
     lr = torch.from_numpy(numbers(jobs["lr"]).astype(np.float32)).to(device)
     steps = torch.from_numpy(numbers(jobs["steps"]).astype(np.int32)).to(device)
     problem = _problem(reduced, start.factor)
+    unit = reduced.scale * reduced.scale if start.factor is None else torch.ones_like(reduced.scale)
     parts = []
-    for first in range(0, len(jobs), tile):
-        at = slice(first, first + tile)
-        recorded = _recorded(shape["trace"], steps[at])
+    for at in _tiles(shape["trace"], steps.cpu().numpy(), tile):
+        recorded, place = _recorded(shape["trace"], steps[at].cpu().numpy())
         tiled = Problem(*(field[..., at].contiguous() for field in problem))
         w = start.w[:, at].float().contiguous()
-        parts.append(descend(tiled, w, lr[at], steps[at], recorded, block, shape["optimizer"], on_block))
-    losses = _stacked([part.losses for part in parts])
-    if start.factor is None:
-        losses = (losses.double() * reduced.scale * reduced.scale).float()
-    return Descent(torch.cat([part.w for part in parts], dim=1), losses)
+        part = descend(tiled, w, lr[at], steps[at], recorded, block, shape["optimizer"], on_block)
+        losses = part.losses if place is None else part.losses.gather(0, torch.from_numpy(place).to(device))
+        parts.append(Descent(part.w, (losses * unit[at]).float()))
+    return Descent(torch.cat([part.w for part in parts], dim=1), _stacked([part.losses for part in parts]))
 
 
-def _recorded(trace: str, steps: Tensor) -> Tensor:
-    """Recorded steps of each fit, (T, B), or (T, 1) when all have the same number of steps; short ones end in -1."""
-    distinct, place = np.unique(steps.cpu().numpy(), return_inverse=True)
-    schedules = [recorded_steps(trace, int(number)) for number in distinct]
-    table = np.full((max(map(len, schedules)), len(schedules)), -1)
-    for column, schedule in enumerate(schedules):
-        table[: len(schedule), column] = schedule
-    return torch.from_numpy(table if len(distinct) == 1 else table[:, place]).to(steps.device)
+def _tiles(trace: str, steps: NDArray[np.int32], width: int) -> Iterator[slice]:
+    """Slices of at most `width` fits, fewer where different step limits make many different steps to record."""
+    start = 0
+    while start < len(steps):
+        stop = min(start + width, len(steps))
+        while stop - start > 1 and len(_recorded(trace, steps[start:stop])[0]) * (stop - start) > TILE_LOSSES:
+            stop = start + (stop - start) // 2
+        yield slice(start, stop)
+        start = stop
+
+
+def _recorded(trace: str, steps: NDArray[np.int32]) -> tuple[list[int], NDArray[np.int64] | None]:
+    """Steps that any of the fits records and, unless it is the same for all, where in them each fit's are: (T, B).
+
+    Fits with shorter traces repeat their last entry.
+    """
+    limits, fit_limit = np.unique(steps, return_inverse=True)
+    schedules = [recorded_steps(trace, int(limit)) for limit in limits]
+    union = np.unique(np.concatenate(schedules))
+    if len(schedules) == 1 or not len(union):
+        return union.tolist(), None
+    longest = max(map(len, schedules))
+    table = np.stack([np.pad(schedule, (0, longest - len(schedule)), mode="edge") for schedule in schedules], axis=1)
+    return union.tolist(), np.searchsorted(union, table)[:, fit_limit]
 
 
 def _stacked(parts: list[Tensor]) -> Tensor:
@@ -167,10 +185,8 @@ def _block(shape: dict[str, str], device: torch.device, path: Path, fit_steps: i
     ready = None if path == "eager" else compiled.load(kernel)
     if path == "auto" and ready is None and fit_steps * (kernel.degree + 1) >= WORTH_COMPILING_UPDATES:
         compiled.request(kernel)
-    if device.type == "cuda":
-        tile = CUDA_TILE_FITS
-    else:
-        tile = EAGER_TILE_FITS if ready is None else COMPILED_TILE_FITS
+    tile = EAGER_TILE_FITS if ready is None else COMPILED_TILE_FITS
+    tile = CUDA_TILE_FITS if device.type == "cuda" else tile
     return ready or partial(step_block, optimizer=shape["optimizer"]), tile
 
 

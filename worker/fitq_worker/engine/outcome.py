@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
-from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status
-from fitq_shared.trace import recorded_steps
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status
+from fitq_shared.trace import recorded_steps
 from fitq_worker.engine.arithmetic import square_root
 from fitq_worker.engine.basis import multiply_upper
 from fitq_worker.engine.exact import condition, excess, least_squares, raw_powers
@@ -91,7 +91,9 @@ def result_frame(outcome: Outcome, device: str) -> pa.RecordBatch:
         "device": pa.array([device]).take(pa.array(np.zeros(len(jobs), dtype=np.int32))),
         "chunk": pa.nulls(len(jobs), pa.int32()),
     }
-    return pa.RecordBatch.from_arrays([pa.array(columns[field.name], field.type) for field in RESULT_SCHEMA], schema=RESULT_SCHEMA)
+    return pa.RecordBatch.from_arrays(
+        [pa.array(columns[field.name], field.type) for field in RESULT_SCHEMA], schema=RESULT_SCHEMA
+    )
 
 
 def trace_frame(outcome: Outcome, losses: Tensor) -> pa.RecordBatch:
@@ -103,8 +105,9 @@ def trace_frame(outcome: Outcome, losses: Tensor) -> pa.RecordBatch:
     lengths = _trace_lengths(jobs)
     descended = ~_array(outcome.invalid | ~_determined(outcome.reduced))[: len(jobs)]
     lengths = np.where(descended, lengths, 0)
-    by_fit = _array(losses).T[: len(jobs)]
-    values = by_fit[np.arange(by_fit.shape[1]) < lengths[:, None]]
+    by_fit = np.ascontiguousarray(_array(losses).T[: len(jobs)])
+    full = (lengths == by_fit.shape[1]).all()
+    values = by_fit.ravel() if full else by_fit[np.arange(by_fit.shape[1]) < lengths[:, None]]
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     lists = pa.ListArray.from_arrays(offsets, _nullable(values), mask=pa.array(~descended))
     columns = [jobs["index"], jobs["id"], jobs["trace"], jobs["steps"], lists]
@@ -167,5 +170,5 @@ def _nullable(values: NDArray[np.floating]) -> pa.Array:
     return pa.array(values) if finite.all() else pa.array(values, mask=~finite)
 
 
-def _array(values: Tensor) -> NDArray[np.generic]:
+def _array(values: Tensor) -> NDArray[Any]:
     return values.cpu().numpy()

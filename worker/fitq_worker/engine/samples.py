@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
-from fitq_shared.sampling import draw_samples
 from numpy.typing import NDArray
 from torch import Tensor
+
+from fitq_shared.sampling import draw_samples
 
 Floats = NDArray[np.float64]
 
@@ -46,8 +48,8 @@ def sample_tiles(jobs: pa.RecordBatch, device: torch.device) -> Iterator[Samples
 
 
 def _lengths(jobs: pa.RecordBatch) -> NDArray[np.int64]:
-    explicit = pa.compute.list_value_length(jobs["x"])
-    counts = pa.compute.coalesce(explicit, jobs["count"])
+    explicit = pc.list_value_length(jobs["x"])
+    counts = pc.coalesce(explicit, jobs["count"])
     return np.asarray(counts.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
@@ -74,7 +76,7 @@ def _padded(jobs: pa.RecordBatch, lengths: NDArray[np.int64]) -> tuple[Floats, F
 def _drawn(jobs: pa.RecordBatch, count: int) -> tuple[Floats, Floats]:
     """Generated samples of shape (B, count); a job that asks for fewer gets the first of them."""
     polynomials = jobs["polynomial"]
-    length = int(pa.compute.max(pa.compute.list_value_length(polynomials)).as_py())
+    length = int(pc.max(pc.list_value_length(polynomials)).as_py())
     highest_first = ragged(polynomials, length, align_right=True).T
     seeds, spread, noise = (numbers(jobs[name]) for name in ("samples_seed", "spread", "noise"))
     x, y = draw_samples(highest_first, seeds.astype(np.int64), spread, noise, count)
@@ -83,7 +85,7 @@ def _drawn(jobs: pa.RecordBatch, count: int) -> tuple[Floats, Floats]:
 
 def ragged(lists: pa.ListArray, width: int, *, align_right: bool = False) -> Floats:
     """A list column as an array of shape (B, width), padded with zeros; missing values become NaN."""
-    lengths = np.asarray(pa.compute.fill_null(pa.compute.list_value_length(lists), 0))
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0))
     positions = np.arange(width)
     inside = positions >= width - lengths[:, None] if align_right else positions < lengths[:, None]
     padded = np.zeros((len(lists), width))
@@ -91,7 +93,7 @@ def ragged(lists: pa.ListArray, width: int, *, align_right: bool = False) -> Flo
     return padded
 
 
-def numbers(column: pa.Array) -> NDArray[np.generic]:
+def numbers(column: pa.Array) -> NDArray[Any]:
     """A numeric column without missing values as an array."""
     return np.asarray(column.to_numpy(zero_copy_only=False))
 
@@ -100,7 +102,9 @@ def _screened(rows: NDArray[np.int64], x: Floats, y: Floats, weights: Floats, de
     """Replace sample sets that cannot be computed with by zeros, so that no NaN ever enters the batch."""
     with np.errstate(invalid="ignore"):
         sound = (np.abs(x) <= MAX_MAGNITUDE) & (np.abs(y) <= MAX_MAGNITUDE) & (weights >= 0) & (weights <= MAX_MAGNITUDE)
-    valid = sound.all(axis=1)
-    x, y, weights = (np.where(valid[:, None], values, 0.0) for values in (x, y, weights))
-    arrays = (torch.from_numpy(np.ascontiguousarray(values.T)).to(device) for values in (x, y, weights))
-    return Samples(rows, *arrays, torch.from_numpy(~valid).to(device))
+    valid = np.atleast_2d(sound).all(axis=1, keepdims=True)
+
+    def cleaned(values: Floats) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(np.where(valid, values, 0.0).T)).to(device)
+
+    return Samples(rows, cleaned(x), cleaned(y), cleaned(weights), torch.from_numpy(~valid.ravel()).to(device))
