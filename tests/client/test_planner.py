@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fitq import planner, readers
 from fitq.planner import Chunk, plan
-from fitq_shared.frames import SHAPE_COLUMNS
+from fitq_shared.frames import JOB_SCHEMA, SHAPE_COLUMNS
 from fitq_shared.jobs import MAX_SAMPLES
 
 Fields = dict[str, Any]
@@ -106,7 +106,7 @@ jobs = st.one_of(
 @given(st.lists(st.lists(jobs, min_size=1, max_size=30), max_size=8))
 def test_every_job_is_in_exactly_one_chunk(lists: list[list[Fields]]) -> None:
     """Whatever the shapes, batches and bounds: no job is lost, doubled, changed or in a chunk of another shape."""
-    table = pa.Table.from_batches(readers.from_jobs([job for jobs in lists for job in jobs])) if lists else None
+    table = pa.Table.from_batches(readers.from_jobs([job for jobs in lists for job in jobs]), JOB_SCHEMA)
     cuts = np.cumsum([0, *(len(jobs) for jobs in lists)])
     batches = [batch for start, end in itertools.pairwise(cuts) for batch in table.slice(start, end - start).to_batches()]
     with pytest.MonkeyPatch.context() as patch:
@@ -115,7 +115,7 @@ def test_every_job_is_in_exactly_one_chunk(lists: list[list[Fields]]) -> None:
         patch.setattr(planner, "MAX_WAITING_CHUNKS", 2.0)
         chunks = list(plan(batches))
     found = sorted((row for chunk in chunks for row in chunk.frame.to_pylist()), key=lambda row: int(row["index"]))
-    assert found == (table.to_pylist() if table else [])
+    assert found == table.to_pylist()
     assert [chunk.number for chunk in chunks] == list(range(len(chunks)))
     assert all(len(shapes(chunk)) == 1 and chunk.jobs == chunk.frame.num_rows <= 16 for chunk in chunks)
     assert all(chunk.frame["index"].to_pylist() == sorted(chunk.frame["index"].to_pylist()) for chunk in chunks)

@@ -20,7 +20,7 @@ from fitq_shared.frames import JOB_SCHEMA
 from fitq_shared.jobs import MAX_SAMPLES, FitJob, Samples
 
 COLUMNS = readers.Columns("country", "year", "life")
-JOB = {"x": [0.0, 1.0, 2.0], "y": [1.0, 3.0, 5.0]}
+JOB: dict[str, Any] = {"x": [0.0, 1.0, 2.0], "y": [1.0, 3.0, 5.0]}
 
 
 def rows(batches: Iterable[pa.RecordBatch]) -> list[dict[str, Any]]:

@@ -1,0 +1,133 @@
+"""Files that scripts read: round trips, and no NaN in text."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from fitq.writers import FORMATS, targets, write
+from fitq_shared.errors import FileError
+from fitq_shared.frames import RESULT_SCHEMA
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.fixture
+def results() -> pa.Table:
+    """A good fit, one with numbers that are not finite, one with nothing, of three degrees."""
+    rows: list[dict[str, Any]] = [
+        {"id": "a", "coefficients": [1.0, 2.0, 3.0], "stderr": [0.1, NAN, 0.3], "domain": [0.0, 1.0], "loss": 0.5},
+        {"id": "b", "coefficients": [INF, 5.0], "stderr": None, "domain": [NAN, 1.0], "loss": NAN},
+        {"id": 'c, "quoted"', "coefficients": None, "loss": None},
+    ]
+    full = [{"index": index, "status": "converged", **row} for index, row in enumerate(rows)]
+    return pa.Table.from_pylist(full, RESULT_SCHEMA)
+
+
+@pytest.fixture
+def traces() -> pa.Table:
+    return pa.table(
+        {
+            "index": pa.array([0, 1], pa.int64()),
+            "id": ["a", "b"],
+            "step": pa.array([[0, 10], [0]], pa.list_(pa.int32())),
+            "loss": pa.array([[4.0, 2.0], [INF]], pa.list_(pa.float32())),
+        }
+    )
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+def test_parquet_keeps_everything(results: pa.Table, tmp_path: Path) -> None:
+    """The same table comes back."""
+    write(results, tmp_path / "r.parquet")
+    found = parquet.read_table(tmp_path / "r.parquet")
+    assert found.schema == results.schema
+    assert str(found.to_pylist()) == str(results.to_pylist())  # as text, in which NaN equals NaN
+
+
+def test_jsonl_has_null_for_what_is_missing_or_not_finite(results: pa.Table, tmp_path: Path) -> None:
+    """One strict JSON object a line with every field of a result."""
+    write(results, tmp_path / "r.jsonl")
+    a, b, c = [json.loads(line, parse_constant=refuse) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert list(a) == RESULT_SCHEMA.names
+    assert (a["coefficients"], a["stderr"]) == ([1.0, 2.0, 3.0], [0.1, None, 0.3])
+    assert (b["coefficients"], b["loss"]) == ([None, 5.0], None)
+    assert c["coefficients"] is None
+
+
+def test_json_is_one_document_with_a_version(results: pa.Table, tmp_path: Path) -> None:
+    """For scripts that read a whole file."""
+    write(results, tmp_path / "r.json")
+    document = json.loads((tmp_path / "r.json").read_text(), parse_constant=refuse)
+    assert document["schema"] == 1
+    assert [row["id"] for row in document["rows"]] == results["id"].to_pylist()
+
+
+def test_csv_has_a_column_for_each_power(results: pa.Table, tmp_path: Path) -> None:
+    """Lower degrees leave higher powers empty, as does what is not finite; other lists are JSON."""
+    write(results, tmp_path / "r.csv")
+    a, b, c = csv.DictReader((tmp_path / "r.csv").read_text().splitlines())
+    assert [(row["c2"], row["c1"], row["c0"]) for row in (a, b, c)] == [("1", "2", "3"), ("", "", "5"), ("", "", "")]
+    assert (a["stderr_c2"], a["stderr_c1"], a["domain"], b["domain"]) == ("0.1", "", "[0.0,1.0]", "[null,1.0]")
+    assert (b["loss"], c["id"]) == ("", 'c, "quoted"')
+
+
+def test_traces_in_csv_have_a_row_for_each_step(traces: pa.Table, tmp_path: Path) -> None:
+    """Long form, as plotting tools want it."""
+    write(traces, tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text().splitlines() == [
+        '"index","id","step","loss"', '0,"a",0,4', '0,"a",10,2', '1,"b",0,'
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_rows_can_be_written_in_every_format(results: pa.Table, traces: pa.Table, tmp_path: Path, format: str) -> None:
+    """A submission without results so far is no special case."""
+    for table in (results, traces):
+        write(table.slice(0, 0), tmp_path / "empty", format)
+        assert (tmp_path / "empty").exists()
+
+
+def test_a_failed_write_leaves_the_old_file_alone(results: pa.Table, tmp_path: Path) -> None:
+    """Readers see the old file or the new one, never half of one, and no temporary file stays."""
+    write(results, tmp_path / "r.jsonl")
+    before = (tmp_path / "r.jsonl").read_bytes()
+    unwritable = results.append_column("pairs", pa.array([{"a": 1}] * 3))
+    with pytest.raises(pa.ArrowInvalid, match="Unsupported Type"):
+        write(unwritable, tmp_path / "r.jsonl", "csv")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("r.jsonl", before)]
+
+
+def test_unknown_formats_and_places_are_named(results: pa.Table, tmp_path: Path) -> None:
+    """The suffix that is not known, the folder that is not there."""
+    with pytest.raises(FileError, match=r"r.xlsx: unknown format 'xlsx'; known are .parquet, .jsonl"):
+        write(results, tmp_path / "r.xlsx")
+    with pytest.raises(FileError, match=r"cannot write .*none/r.csv: No such file"):
+        write(results, tmp_path / "none" / "r.csv")
+
+
+def test_a_run_writes_where_its_output_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file gives both names, anything else is a folder; without one it is named after the input."""
+    monkeypatch.chdir(tmp_path)
+    assert targets("deep/r.jsonl", "a.csv") == (Path("deep/r.jsonl"), Path("deep/r-traces.jsonl"))
+    assert targets("out", "a.csv") == (Path("out/results.parquet"), Path("out/traces.parquet"))
+    assert targets(None, "data/a.csv")[0] == Path("a-results/results.parquet")
+    assert (
+        targets(None, "-")
+        == targets(None, None)
+        == (Path("fitq-results/results.parquet"), Path("fitq-results/traces.parquet"))
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-results", "deep", "fitq-results", "out"]
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="name another one with -o"):
+        targets("file", None)
