@@ -76,7 +76,9 @@ def local_fleet(device: str = "auto") -> Iterator[LocalFleet]:
         settings = stack.enter_context(_running_server(server, directory))
         log = directory / "worker.log"
         command = [sys.executable, "-m", "fitq_worker", "start", "--device", device]
-        worker = stack.enter_context(_process(command, log, environment=_environment(settings)))
+        # torch unpacks its kernels into temporary folders and leaves them; these go with ours.
+        environment = _environment(settings) | {"TMPDIR": str(directory)}
+        worker = stack.enter_context(_process(command, log, environment=environment))
         yield LocalFleet(settings, worker, log)
 
 

@@ -1,0 +1,263 @@
+"""The command `fitq`: what people and scripts see of it, and the exit codes they can count on."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from fitq.cli import COMMANDS, main
+from fitq.cli.exit_codes import BAD_INPUT, FAILED_FITS, FAILURE, INTERRUPTED, OK, TIMEOUT
+from fitq_shared import frames
+from fitq_shared.settings import Settings
+from fitq_shared.store import Store
+
+Fitq = Callable[..., Result]
+Finish = Callable[[str], None]
+
+GOOD = '{"id": "a", "x": [0, 1, 2], "y": [1, 3, 5], "degree": 1}\n'
+FITQ = [sys.executable, "-c", "from fitq.cli import main; main(prog_name='fitq')"]
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment of a process that shall use the test's server and namespace."""
+    fields = {f"FITQ_{name.upper()}": str(value) for name, value in msgspec.structs.asdict(settings).items()}
+    return {**os.environ, **fields}
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    """A file with two jobs, the second of which `finish` makes fail."""
+    path = tmp_path / "good.jsonl"
+    path.write_text(GOOD + '{"id": "bad", "x": [null], "y": [1]}\n')
+    return path
+
+
+@pytest.fixture
+def submitted(fitq: Fitq, good: Path) -> str:
+    """The id of a submission of that file."""
+    return fitq("submit", good).stdout.strip()
+
+
+# What costs nothing.
+
+
+def test_help_is_light_and_fast() -> None:
+    """In a fresh process: no pyarrow, celery, torch or numpy, and less than 0.3 s of CPU."""
+    heavy = ("pyarrow", "celery", "kombu", "redis", "torch", "numpy", "fitq_worker")
+    script = (
+        "import sys\nfrom fitq.cli import main\n"
+        "try:\n    main(['--help'], prog_name='fitq')\n"
+        f"finally:\n    print([name for name in {heavy} if name in sys.modules], file=sys.stderr)\n"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stderr == "[]\n"
+    assert "Exit codes" in done.stdout
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3
+
+
+def test_importing_fitq_is_light() -> None:
+    """`import fitq` alone brings none of the heavy packages."""
+    script = "import sys, fitq; print([name for name in ('pyarrow', 'celery', 'numpy', 'redis') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_that_agrees_with_the_list(name: str) -> None:
+    """The line in the list of commands is the command's own, and every option says what it does."""
+    done = CliRunner().invoke(main, [name, "--help"])
+    command = main.get_command(click.Context(main), name)
+    assert done.exit_code == OK
+    assert command is not None
+    assert command.short_help == COMMANDS[name]
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    assert [option.name for option in options if not option.help] == []
+
+
+def test_the_list_of_commands_is_complete() -> None:
+    """`fitq --help` shows each of them; an unknown one is wrong usage."""
+    shown = CliRunner().invoke(main, ["--help"]).stdout
+    assert all(f"\n  {name} " in shown for name in COMMANDS)
+    assert CliRunner().invoke(main, ["sumbit"]).exit_code == BAD_INPUT
+
+
+# From submit to results.
+
+
+def test_submit_prints_the_id_alone_on_standard_output(fitq: Fitq, good: Path, store: Store) -> None:
+    """So that `id=$(fitq submit ...)` works; the next commands go to standard error."""
+    done = fitq("submit", good)
+    assert done.exit_code == OK
+    (manifest,) = store.manifests()
+    assert done.stdout == f"{manifest.id}\n"
+    assert done.stderr.splitlines()[0] == "2 jobs in 2 chunks; next:"
+    assert f"fitq watch {manifest.id}" in done.stderr
+    assert manifest.source == str(good)
+
+
+def test_status_wait_and_watch_tell_of_the_same_manifest(fitq: Fitq, submitted: str, finish: Finish) -> None:
+    """Before and after the fits, as text and as JSON; failed fits are exit code 5 where something was waited for."""
+    assert fitq("status", submitted).stdout == "waiting for a worker  0 of 2 fits\n"
+    assert fitq("wait", submitted, "--timeout", "0.1").exit_code == TIMEOUT
+    finish(submitted)
+    assert "2 of 2 fits" in fitq("status", submitted).stdout
+    for command, code in (("status", OK), ("wait", FAILED_FITS), ("watch", FAILED_FITS)):
+        done = fitq(command, submitted, "--json")
+        assert done.exit_code == code
+        document = json.loads(done.stdout)
+        assert (document["schema"], document["finished"], document["statuses"]) == (1, True, {"converged": 1, "invalid": 1})
+    assert "finished  2 of 2 fits" in fitq("watch", submitted).stdout
+
+
+def test_good_fits_are_exit_code_0(fitq: Fitq, finish: Finish, tmp_path: Path) -> None:
+    """Nothing failed, nothing to say."""
+    (tmp_path / "one.jsonl").write_text(GOOD)
+    submission = fitq("submit", tmp_path / "one.jsonl").stdout.strip()
+    finish(submission)
+    assert fitq("wait", submission).exit_code == OK
+    assert fitq("watch", submission).exit_code == OK
+
+
+def test_results_go_to_standard_output_as_jsonl(fitq: Fitq, submitted: str, finish: Finish) -> None:
+    """One line a fit, null for what is missing; unfinished submissions say so on standard error."""
+    early = fitq("results", submitted)
+    assert (early.stdout, "not finished" in early.stderr) == ("", True)
+    finish(submitted)
+    rows = [json.loads(line) for line in fitq("results", submitted).stdout.splitlines()]
+    assert [(row["id"], row["status"], row["loss"]) for row in rows] == [("a", "converged", 1.5), ("bad", "invalid", None)]
+    assert json.loads(fitq("results", submitted, "--json").stdout)["rows"] == rows
+
+
+def test_results_and_traces_go_to_files_by_suffix_or_format(
+    fitq: Fitq, submitted: str, finish: Finish, tmp_path: Path
+) -> None:
+    """`--format` wins over the suffix; an unknown suffix is refused before anything is asked."""
+    finish(submitted)
+    assert fitq("results", submitted, "-o", tmp_path / "r.csv").exit_code == OK
+    assert (tmp_path / "r.csv").read_text().startswith('"index","id","status"')
+    assert fitq("results", submitted, "--traces", "-o", tmp_path / "t.dat", "--format", "csv").exit_code == OK
+    assert (tmp_path / "t.dat").read_text().splitlines()[1] == '0,"a",0,4'
+    assert fitq("results", submitted, "-o", tmp_path / "r.dat").exit_code == BAD_INPUT
+
+
+def test_ls_shows_submissions_and_delete_removes_them(fitq: Fitq, submitted: str, good: Path) -> None:
+    """As a table and as JSON; an id that is not there is bad input and removes nothing else."""
+    assert submitted in fitq("ls").stdout
+    assert [item["source"] for item in json.loads(fitq("ls", "--json").stdout)["submissions"]] == [str(good)]
+    assert fitq("delete", submitted, "nonsense").exit_code == BAD_INPUT
+    assert fitq("delete", submitted).stdout == f"deleted {submitted}\n"
+    assert json.loads(fitq("ls", "--json").stdout) == {"schema": 1, "submissions": []}
+    assert "no submissions" in fitq("ls").stderr
+    assert fitq("status", submitted).exit_code == BAD_INPUT
+
+
+def test_generated_jobs_take_their_options(fitq: Fitq, store: Store) -> None:
+    """The recipe of the notebook's jobs, as JSON."""
+    numbers = {"samples": 9, "spread": 2, "noise": 0.5, "count": 2000, "seed": 4, "degree": 1}
+    options = [text for name, value in numbers.items() for text in (f"--{name}", value)]
+    document = json.loads(fitq("submit", "--polynomial", "1,2,3", *options, "--json").stdout)
+    assert (document["jobs"], document["source"], document["state"]) == (2000, "polynomial 1,2,3", "closed")
+    claim = store.claim(document["id"], 0, "test")
+    assert claim is not None
+    last = frames.decode(claim.jobs, frames.JOB_SCHEMA).to_pylist()[-1]
+    assert (last["count"], last["spread"], last["noise"], last["seed"], last["degree"]) == (9, 2.0, 0.5, 2003, 1)
+
+
+def test_jobs_come_through_a_pipe(fitq: Fitq) -> None:
+    """`-` is JSONL on standard input."""
+    assert json.loads(fitq("submit", "-", "--json", input=GOOD).stdout)["jobs"] == 1
+
+
+# What is wrong.
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        ('{"x": [1', [], r"in.jsonl:1: not a JSON object"),
+        ('{"id": "j", "x": "one", "y": [1]}', [], "in.jsonl:1: job 'j': x = 'one': expected"),
+        ('{"id": "j", "x": [1], "y": [1], "colour": 1}', [], "job 'j': colour = 1: no such field"),
+        ('{"id": "j", "x": [NaN], "y": [1]}', [], "missing numbers as null"),
+        ('{"id": "j", "x": [1], "y": [1], "degree": 31}', [], "job 'j': degree = 31: expected `int` <= 30"),
+        ("", [], "in.jsonl is empty"),
+        (GOOD, ["--degree", "31"], "command line: degree = 31"),
+        (GOOD, ["--trace", "some"], "command line: trace = 'some': expected none, full, every:K or points:N"),
+        (GOOD, ["--group", "a"], "missing: --x, --y"),
+        (GOOD, ["--count", "3"], "--count does not go with a file"),
+        (GOOD, ["--polynomial", "1,2"], "give INPUT"),
+        (GOOD * 2, [], "id = 'a': already used at"),
+        (None, [], "No such file"),
+    ],
+)
+def test_bad_input_is_exit_code_2_with_one_message_and_nothing_submitted(
+    fitq: Fitq, store: Store, tmp_path: Path, text: str | None, arguments: list[str], message: str
+) -> None:
+    """The message says what is wrong and where; no traceback, no id, no submission."""
+    path = tmp_path / "in.jsonl"
+    if text is not None:
+        path.write_text(text)
+    done = fitq("submit", path, *arguments)
+    assert (done.exit_code, done.stdout) == (BAD_INPUT, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert store.manifests() == []
+
+
+def test_a_bad_line_far_down_withdraws_what_was_submitted(fitq: Fitq, store: Store, tmp_path: Path) -> None:
+    """The first chunks were on their way already."""
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"polynomial": [1]}\n' * 20_000 + "oops\n")
+    done = fitq("submit", path)
+    assert done.exit_code == BAD_INPUT
+    assert "in.jsonl:20001: not a JSON object" in done.stderr
+    assert store.manifests() == []
+
+
+def test_sick_samples_are_no_bad_input(fitq: Fitq, tmp_path: Path) -> None:
+    """Too few points and missing values are for the worker to judge, each in its own fit's status."""
+    (tmp_path / "in.jsonl").write_text('{"x": [1], "y": [1], "degree": 3}\n{"x": [1, null], "y": [1, 2]}\n')
+    assert fitq("submit", tmp_path / "in.jsonl").exit_code == OK
+
+
+@pytest.mark.parametrize(
+    "arguments", [["submit", "--polynomial", "1"], ["ls"], ["status", "x"], ["wait", "x"], ["delete", "x"]]
+)
+def test_no_server_is_exit_code_1_with_the_url(fitq: Fitq, arguments: list[str]) -> None:
+    """The password is masked and the next step is named."""
+    done = fitq(*arguments, "--redis", "redis://:secret@127.0.0.1:1/0")
+    assert done.exit_code == FAILURE
+    assert "no Redis answers at redis://:***@127.0.0.1:1/0" in done.stderr
+    assert "fitq run" in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_a_setting_that_makes_no_sense_is_bad_input(fitq: Fitq, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the variable."""
+    monkeypatch.setenv("FITQ_TTL_SECONDS", "soon")
+    done = fitq("ls")
+    assert (done.exit_code, "FITQ_TTL_SECONDS='soon'" in done.stderr) == (BAD_INPUT, True)
+
+
+def test_ctrl_c_detaches_from_a_watch(settings: Settings, submitted: str, store: Store) -> None:
+    """Exit code 130, a way back, and the submission goes on."""
+    arguments: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*FITQ, "watch", submitted], env=environment(settings), **arguments) as watch:
+        assert "waiting for a worker" in watch.stdout.readline()  # type: ignore[union-attr]
+        watch.send_signal(signal.SIGINT)
+        _, stderr = watch.communicate(timeout=20)
+    assert watch.returncode == INTERRUPTED
+    assert f"fitq watch {submitted}" in stderr
+    assert store.manifest(submitted).state == "closed"
