@@ -117,9 +117,8 @@ def _dynamic(arguments: tuple[Any, ...], batch: Any) -> tuple[Any, ...]:
 @cache
 def _loaded(file: Path) -> StepBlock | None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations inside torch's own loader
-            loader = torch._inductor.aoti_load_package(str(file)).loader
+        # What torch._inductor.aoti_load_package wraps; importing that module takes longer than to start a worker.
+        loader = torch._C._aoti.AOTIModelPackageLoader(str(file), "model", False, 1, -1)
     except Exception as error:  # a broken file must cost speed, not fits
         log.warning("kernel %s cannot be loaded (%s); going on without it, delete it to have it built again", file, error)
         return None
