@@ -108,6 +108,19 @@ def test_submit_prints_the_id_alone_on_standard_output(fitq: Fitq, good: Path, s
     assert manifest.source == str(good)
 
 
+def test_the_id_is_on_standard_output_when_standard_error_is_a_terminal(
+    settings: Settings, good: Path, store: Store
+) -> None:
+    """Nothing that is drawn on the terminal swallows or decorates it."""
+    terminal, slave = os.openpty()
+    done = subprocess.run(
+        [*FITQ, "submit", good], env=environment(settings), stdout=subprocess.PIPE, stderr=slave, text=True
+    )
+    os.close(slave)
+    os.close(terminal)
+    assert [f"{manifest.id}\n" for manifest in store.manifests()] == [done.stdout]
+
+
 def test_status_wait_and_watch_tell_of_the_same_manifest(fitq: Fitq, submitted: str, finish: Finish) -> None:
     """Before and after the fits, as text and as JSON; failed fits are exit code 5 where something was waited for."""
     assert fitq("status", submitted).stdout == "waiting for a worker  0 of 2 fits\n"

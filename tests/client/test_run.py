@@ -72,7 +72,7 @@ def test_one_command_leads_from_a_recipe_to_files(fitq: Fitq, tmp_path: Path) ->
 
 def test_failed_fits_are_exit_code_5_and_the_summary_says_why(fitq: Fitq, tmp_path: Path) -> None:
     """Too few points and a missing value next to a good fit, summed up as JSON."""
-    jobs = [
+    jobs: list[dict[str, Any]] = [
         {"id": "good", "x": [0, 1, 2], "y": [1, 3, 5]},
         {"id": "few", "x": [0], "y": [1]},
         {"id": "nan", "x": [None], "y": [1]},

@@ -22,11 +22,8 @@ def command(url: str | None, as_json: bool, **inputs: Any) -> None:
 
     The id is printed on standard output as soon as there is one; everything else goes to standard error.
     """
-    from rich.console import Console
-
     jobs, source = options.jobs_from(inputs)
-    with Console(stderr=True).status("submitting"):
-        submission = options.client(url).submit(jobs, source, on_open=None if as_json else click.echo)
+    submission = options.client(url).submit(jobs, source, on_open=None if as_json else click.echo)
     manifest = submission.status()
     if as_json:
         from fitq.cli.output import document_of, print_json
