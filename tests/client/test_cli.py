@@ -103,7 +103,7 @@ def test_submit_prints_the_id_alone_on_standard_output(fitq: Fitq, good: Path, s
     assert done.exit_code == OK
     (manifest,) = store.manifests()
     assert done.stdout == f"{manifest.id}\n"
-    assert done.stderr.splitlines()[0] == "2 jobs in 2 chunks; next:"
+    assert done.stderr.splitlines()[0] == "2 jobs submitted; next:"
     assert f"fitq watch {manifest.id}" in done.stderr
     assert manifest.source == str(good)
 

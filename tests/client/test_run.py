@@ -49,7 +49,7 @@ def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The server, the worker and its processes, once the worker has some."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        found = psutil.Process(process.pid).children(recursive=True)
+        found: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
         if len(found) >= 4:
             return found
         time.sleep(0.1)

@@ -30,6 +30,6 @@ def command(url: str | None, as_json: bool, **inputs: Any) -> None:
 
         print_json(document_of(manifest))
         return
-    click.echo(f"{manifest.jobs:,} jobs in {manifest.chunks:,} chunks; next:", err=True)
+    click.echo(f"{manifest.jobs:,} jobs submitted; next:", err=True)
     click.echo(f"  fitq watch {submission.id}", err=True)
     click.echo(f"  fitq results {submission.id} -o results.parquet", err=True)
