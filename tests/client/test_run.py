@@ -149,16 +149,16 @@ def test_a_worker_that_dies_is_shown_with_its_log(server: Any, monkeypatch: pyte
             fleet.check()
 
 
-def test_the_fleet_ends_with_its_block(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fleet_ends_with_its_block(server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Neither server nor worker nor folder outlives it."""
     monkeypatch.setenv("FITQ_LOCAL_SERVER", server.binary)
-    before = set(Path(tempfile.gettempdir()).glob("fitq-*"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with local_fleet("cpu") as fleet:
         Store(fleet.settings).ping()
     assert fleet.worker.poll() is not None
     with pytest.raises(ServerUnreachable):
         Store(fleet.settings).ping()
-    assert set(Path(tempfile.gettempdir()).glob("fitq-*")) <= before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_worker_that_dies_ends_the_run_with_an_error(fitq: Fitq) -> None:
