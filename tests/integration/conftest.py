@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 DEADLINE_SECONDS = 60
 JOBS_PER_CHUNK = 4
-#: No kernel is compiled for a few fits of this degree, and its steps take the same second or two on every machine.
-SLOW_DEGREE, SLOW_STEPS = 7, 3000
+#: No kernel is compiled for a few fits of this degree, and its steps take about a second.
+SLOW_DEGREE, SLOW_STEPS = 7, 1500
 
 
 class Fleet(NamedTuple):
