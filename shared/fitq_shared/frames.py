@@ -16,6 +16,8 @@ from fitq_shared.errors import FrameError
 from fitq_shared.jobs import FitJob, Samples
 
 FRAME_VERSION = 1
+#: zstd's fast end: losses hardly compress, and a higher level costs three times the time for a tenth fewer bytes.
+ZSTD_LEVEL = -7
 
 _floats = pa.list_(pa.float64())
 
@@ -130,7 +132,8 @@ def jobs_batch(jobs: Sequence[FitJob], first_index: int = 0) -> pa.RecordBatch:
 def encode(batch: pa.RecordBatch) -> bytes:
     """A record batch as an Arrow IPC stream with zstd-compressed buffers."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+    options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=ZSTD_LEVEL))
+    with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
         writer.write_batch(batch)
     return bytes(memoryview(sink.getvalue()))
 

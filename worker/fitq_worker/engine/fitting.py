@@ -132,7 +132,7 @@ def _descend(
     lr = torch.from_numpy(numbers(jobs["lr"]).astype(np.float32)).to(device)
     steps = torch.from_numpy(numbers(jobs["steps"]).astype(np.int32)).to(device)
     problem = _problem(reduced, start.factor)
-    unit = reduced.scale * reduced.scale if start.factor is None else torch.ones_like(reduced.scale)
+    unit = (reduced.scale * reduced.scale if start.factor is None else torch.ones_like(reduced.scale)).float()
     parts = []
     for at in _tiles(shape["trace"], steps.cpu().numpy(), tile):
         recorded, place = _recorded(shape["trace"], steps[at].cpu().numpy())
@@ -140,7 +140,7 @@ def _descend(
         w = start.w[:, at].float().contiguous()
         part = descend(tiled, w, lr[at], steps[at], recorded, block, shape["optimizer"], on_block)
         losses = part.losses if place is None else part.losses.gather(0, torch.from_numpy(place).to(device))
-        parts.append(Descent(part.w, (losses * unit[at]).float()))
+        parts.append(Descent(part.w, losses * unit[at]))
     return Descent(torch.cat([part.w for part in parts], dim=1), _stacked([part.losses for part in parts]))
 
 
@@ -173,6 +173,8 @@ def _recorded(trace: str, steps: NDArray[np.int32]) -> tuple[list[int], NDArray[
 def _stacked(parts: list[Tensor]) -> Tensor:
     """Tiles of losses side by side, padded with NaN to the longest trace."""
     longest = max(len(part) for part in parts)
+    if all(len(part) == longest for part in parts):
+        return torch.cat(parts, dim=1)
     padded = [torch.nn.functional.pad(part, (0, 0, 0, longest - len(part)), value=torch.nan) for part in parts]
     return torch.cat(padded, dim=1)
 
