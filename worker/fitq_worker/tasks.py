@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: A server that is away is waited for this long before fitted results are given up and the chunk is run again.
 COMMIT_RETRY_SECONDS = (1, 2, 4, 8, 16, 30)
-_STICKY_CUDA_ERROR_STATUS = 70
+_DEVICE_FAILED_STATUS = 70
 
 # With a receiver connected Celery leaves logging alone. Both the worker process and the pool's child import this module.
 setup_logging.connect(configure_logging)
@@ -57,13 +57,21 @@ def fit_chunk(task: Any, submission: str, chunk: int) -> Summary:
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]
 def prepare(**_celery: Any) -> None:
-    """Import the engine and start compiling before the first chunk comes."""
-    import torch
+    """Import the engine and start compiling before the first chunk comes; end where the device does not work.
 
-    from fitq_worker.engine import warm_up
+    A process that stayed would take chunk after chunk and turn every one into errors.
+    """
+    try:
+        import torch
 
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    warm_up(_device())
+        from fitq_worker.engine import warm_up
+
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        torch.zeros(1, device=_device())
+        warm_up(_device())
+    except Exception:
+        _log.exception("%s does not work, this process ends", _device())
+        os._exit(_DEVICE_FAILED_STATUS)
 
 
 def _fit_claimed(store: Store, submission: str, chunk: int, claim: Claim, renew: Callable[[], None]) -> Summary:
@@ -97,7 +105,7 @@ def _fitted(jobs: pa.RecordBatch, submission: str, chunk: int, renew: Callable[[
     except torch.AcceleratorError:
         # Such an error stays in the process: a fresh one gets the chunk, up to the limit of attempts.
         _log.exception("%s chunk %d: the device failed, this process ends", submission, chunk)
-        os._exit(_STICKY_CUDA_ERROR_STATUS)
+        os._exit(_DEVICE_FAILED_STATUS)
     except Exception as error:
         _log.exception("%s chunk %d: the engine failed", submission, chunk)
         return _failed(jobs, f"the engine failed: {type(error).__name__}: {error}")
