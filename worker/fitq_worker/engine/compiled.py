@@ -19,7 +19,7 @@ import tempfile
 import warnings
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,17 +57,32 @@ def load(kernel: Kernel) -> StepBlock | None:
 
 def request(kernel: Kernel) -> None:
     """See to it that the kernel gets built in the background; returns at once."""
-    if not kernel.file.exists() and _compiler():
+    if not kernel.file.exists() and _compiler() and not _being_built(kernel):
         _start_build(kernel)
 
 
 def build(kernel: Kernel) -> None:
     """Compile a kernel and put it in its place; nothing to do when it is there or another process got it done."""
-    kernel.file.parent.mkdir(parents=True, exist_ok=True)
-    with kernel.file.with_suffix(".lock").open("w") as lock:
+    with _lock(kernel) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kernel.file.exists():
             _compile(kernel)
+
+
+def _lock(kernel: Kernel) -> IO[str]:
+    """The file whose lock the building process holds; the lock goes with the process, however that ends."""
+    kernel.file.parent.mkdir(parents=True, exist_ok=True)
+    return kernel.file.with_suffix(".lock").open("w")
+
+
+def _being_built(kernel: Kernel) -> bool:
+    """Another process is at it: all workers of a machine ask for the same kernels when they start."""
+    with _lock(kernel) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _compile(kernel: Kernel) -> None:
@@ -137,7 +152,6 @@ def _run(
 def _start_build(kernel: Kernel) -> None:
     """Build in a process of low priority that survives this one; at most once in the life of this process."""
     log.info("building kernel %s in the background", kernel.file.name)
-    kernel.file.parent.mkdir(parents=True, exist_ok=True)
     with kernel.file.with_suffix(".log").open("wb") as output:
         command = [
             sys.executable,
