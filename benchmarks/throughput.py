@@ -48,7 +48,7 @@ def notebook_loop(fits: int) -> None:
     for seed in range(fits):
         torch.manual_seed(seed)
         x = torch.randn(20, 1) * 5
-        y = torch.from_numpy(np.poly1d([1, 2, 3])(x.numpy()))
+        y = torch.from_numpy(np.poly1d([1, 2, 3])(x.numpy())).float()
         powers, w = torch.cat([x**2, x, x**0], dim=1), torch.randn(3, 1, requires_grad=True)
         optimizer = torch.optim.NAdam([w], lr=0.01)
         for _ in range(STEPS):

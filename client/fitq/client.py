@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: How long a wait goes on without an answer from the server, for instance while it restarts.
 MAX_OUTAGE_SECONDS = 120.0
-_FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.05, 1.0
+_FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.05, 0.25
 
 Jobs: TypeAlias = str | Path | Iterable[FitJob] | Iterable[Mapping[str, object]] | Iterable[pa.RecordBatch]
 

@@ -27,6 +27,7 @@ SERVER_VARIABLE = "FITQ_LOCAL_SERVER"
 
 _INSTALL = "pip install 'fitq[worker,local]'"
 _SERVER_START_SECONDS = 20
+_DRAIN_SECONDS = 0.5
 _STOP_SECONDS = 10
 _LOG_LINES = 15
 
@@ -155,12 +156,14 @@ def _process(
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    # Nothing here outlives the run, so nothing is drained: a second TERM tells server and worker to end at once.
+    for seconds in (_DRAIN_SECONDS, _STOP_SECONDS):
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+            return
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _environment(settings: Settings) -> dict[str, str]:
