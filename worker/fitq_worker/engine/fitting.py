@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fitq_shared.frames import jobs_batch
+from fitq_shared.jobs import FitJob
 from fitq_shared.sampling import START, normals
 from fitq_shared.trace import recorded_steps
 from fitq_worker.engine import compiled
@@ -79,11 +81,12 @@ def fit(
 
 
 def warm_up(device: str) -> None:
-    """Load or start to build the kernels that most work needs; returns at once."""
+    """Pay for what a first fit would pay for, and load or start to build the kernels that most work needs."""
     for degree, triangular in _COMMON_KERNELS:
         kernel = compiled.Kernel("nadam", degree, triangular, torch.device(device).type)
         if compiled.load(kernel) is None:
             compiled.request(kernel)
+    fit(jobs_batch([FitJob(polynomial=[1.0], steps=1)]), device)
 
 
 def _reduced(jobs: pa.RecordBatch, degree: int, device: torch.device) -> tuple[Reduced, Tensor]:

@@ -1,0 +1,47 @@
+"""The README is true: its script runs, and it names every field, setting and command there is."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fitq.cli import main
+from fitq_shared.frames import RESULT_SCHEMA, Status
+from fitq_shared.jobs import FitJob
+from fitq_shared.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_polling_script_runs_against_a_worker(worker: Any) -> None:
+    """The script of the README is examples/poll.py, at most ten lines, and prints fitted coefficients."""
+    (script,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    settings = msgspec.structs.asdict(worker.settings)
+    environment = {**os.environ, **{PREFIX + name.upper(): str(value) for name, value in settings.items()}}
+
+    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+
+    assert script == (ROOT / "examples" / "poll.py").read_text()
+    assert len([line for line in script.splitlines() if line]) <= 10
+    assert run.returncode == 0, run.stderr
+    assert "'id': 'line-0', 'status': 'converged'" in run.stdout
+
+
+@pytest.mark.parametrize("name", [*RESULT_SCHEMA.names, *FitJob.__struct_fields__, *Status, *main.list_commands(None)])  # type: ignore[arg-type]
+def test_every_name_is_explained(name: str) -> None:
+    """Fields of jobs and results, statuses and commands."""
+    assert re.search(rf"`{name}`|fitq {name}\b", README)
+
+
+@pytest.mark.parametrize("name", Settings.__struct_fields__)
+def test_every_setting_is_explained(name: str) -> None:
+    """With its default."""
+    default = getattr(Settings(), name)
+
+    assert re.search(rf"`{PREFIX}{name.upper()}` \| `?{re.escape(str(default))}`? \|", README)
