@@ -124,6 +124,11 @@ def shared_data(pytestconfig: pytest.Config) -> Path:
     return folder
 
 
+def pytest_configure() -> None:
+    # A suite that runs in the background starts with SIGINT ignored, and so would every process of the tests.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not _cuda_available():
         pytest.skip("torch sees no CUDA device")

@@ -19,8 +19,9 @@ from fitq.readers import from_file, from_jobs
 from fitq_shared import broker, frames
 from fitq_shared.errors import FitqError, InputError, ServerUnreachable, SubmissionTimeout
 from fitq_shared.jobs import FitJob
+from fitq_shared.manifest import Manifest
 from fitq_shared.settings import Settings
-from fitq_shared.store import Manifest, Store
+from fitq_shared.store import Store
 from fitq_shared.trace import recorded_steps
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fitq_shared.frames import Status
-from fitq_shared.store import Manifest
+from fitq_shared.manifest import Manifest
 
 #: A fit counts as near the optimum when its loss is within this share of the variance of y of the least-squares loss.
 NEAR_GAP = 1e-3

@@ -10,13 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias, cast
 
 import msgspec
 import redis
 
-from fitq_shared import keys
+from fitq_shared import keys, scripts
 from fitq_shared.errors import ServerFull, ServerUnreachable, SubmissionNotFound
+from fitq_shared.manifest import Manifest
 from fitq_shared.settings import Settings, masked
 
 #: A chunk whose message was sent less than this ago may still be on its way from the broker to a claim.
@@ -26,100 +27,6 @@ _DELETE_PAGE = 1000
 
 #: What redis-py takes as a hash field, its value or a script argument.
 Field: TypeAlias = bytes | bytearray | memoryview | str | int | float
-
-_ADD_CHUNK = """
-local manifest, frame, enqueued = KEYS[1], KEYS[2], KEYS[3]
-local chunk, jobs, count, message, ttl = unpack(ARGV)
-if redis.call('EXISTS', manifest) == 0 then return 'gone' end
-if redis.call('EXISTS', frame) == 1 then return 'duplicate' end
-redis.call('SET', frame, jobs)
-redis.call('HSET', enqueued, chunk, message)
-redis.call('HINCRBY', manifest, 'jobs', count)
-redis.call('HINCRBY', manifest, 'chunks', 1)
-if ttl ~= '0' then for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ttl) end end
-return 'added'
-"""
-
-_CLAIM = """
-local manifest, committed, attempts, lease = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local chunk, worker, seconds = ARGV[1], ARGV[2], ARGV[3]
-if redis.call('EXISTS', manifest) == 0 then return {'gone', 0} end
-if redis.call('SISMEMBER', committed, chunk) == 1 then return {'done', 0} end
-local holder = redis.call('GET', lease)
-if holder and holder ~= worker then return {'busy', 0} end
-redis.call('SET', lease, worker, 'EX', seconds)
-redis.call('HSETNX', manifest, 'started_at', ARGV[4])
-return {'mine', redis.call('HINCRBY', attempts, chunk, 1)}
-"""
-
-_RENEW = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('EXPIRE', KEYS[1], ARGV[2]) end
-return 0
-"""
-
-_COMMIT = """
-local manifest, committed, results, traces, log, lease, enqueued, attempts = unpack(KEYS)
-local chunk, result, trace, jobs, seconds, now, ttl = unpack(ARGV)
-if redis.call('EXISTS', manifest) == 0 then return 'gone' end
-if redis.call('SADD', committed, chunk) == 0 then return 'duplicate' end
-redis.call('SET', results, result)
-if trace ~= '' then redis.call('SET', traces, trace) end
-redis.call('HINCRBY', manifest, 'done_jobs', jobs)
-redis.call('HINCRBYFLOAT', manifest, 'fit_seconds', seconds)
-for i = 8, #ARGV, 2 do redis.call('HINCRBY', manifest, 'status:' .. ARGV[i], ARGV[i + 1]) end
-redis.call('XADD', log, '*', 'chunk', chunk, 'jobs', jobs)
-redis.call('DEL', lease)
-redis.call('HDEL', enqueued, chunk)
-redis.call('HDEL', attempts, chunk)
-local done = redis.call('HINCRBY', manifest, 'done_chunks', 1)
-if redis.call('HGET', manifest, 'state') == 'closed' and done == tonumber(redis.call('HGET', manifest, 'chunks')) then
-  redis.call('HSET', manifest, 'finished_at', now)
-end
-if ttl ~= '0' then for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ttl) end end
-return 'stored'
-"""
-
-_CLOSE = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('HSET', KEYS[1], 'state', 'closed')
-if redis.call('HGET', KEYS[1], 'done_chunks') == redis.call('HGET', KEYS[1], 'chunks') then
-  redis.call('HSETNX', KEYS[1], 'finished_at', ARGV[1])
-end
-return 1
-"""
-
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one submission; times are Unix seconds, None before they have come."""
-
-    id: str
-    #: What was submitted, for people: a file name or the like.
-    source: str
-    #: `open` while jobs may still be added, `closed` when all of them are in.
-    state: Literal["open", "closed"]
-    created_at: float
-    started_at: float | None = None
-    finished_at: float | None = None
-    jobs: int = 0
-    chunks: int = 0
-    done_jobs: int = 0
-    done_chunks: int = 0
-    #: Worker time spent on committed chunks, in seconds.
-    fit_seconds: float = 0.0
-    #: Finished fits by status.
-    statuses: dict[str, int] = {}
-
-    @property
-    def finished(self) -> bool:
-        """All jobs are in and all their results are stored."""
-        return self.finished_at is not None
-
-    @property
-    def fits_per_second(self) -> float | None:
-        """Finished fits over wall time since the first was started."""
-        if self.started_at is None:
-            return None
-        return self.done_jobs / max((self.finished_at or time.time()) - self.started_at, 1e-3)
 
 
 class Claim(NamedTuple):
@@ -156,11 +63,11 @@ class Store:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.redis = redis.Redis.from_url(settings.redis_url, socket_timeout=30, socket_connect_timeout=5)
-        self._add_chunk = self.redis.register_script(_ADD_CHUNK)
-        self._claim = self.redis.register_script(_CLAIM)
-        self._renew = self.redis.register_script(_RENEW)
-        self._commit = self.redis.register_script(_COMMIT)
-        self._close = self.redis.register_script(_CLOSE)
+        self._add_chunk = self.redis.register_script(scripts.ADD_CHUNK)
+        self._claim = self.redis.register_script(scripts.CLAIM)
+        self._renew = self.redis.register_script(scripts.RENEW)
+        self._commit = self.redis.register_script(scripts.COMMIT)
+        self._close = self.redis.register_script(scripts.CLOSE)
 
     def ping(self) -> None:
         """Return when the server answers; raise ServerUnreachable when it does not."""

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from fitq.summary import status_style
-from fitq_shared.store import Manifest
+from fitq_shared.manifest import Manifest
 
 #: Version of the layout of the JSON documents.
 JSON_SCHEMA = 1

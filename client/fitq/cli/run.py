@@ -16,7 +16,7 @@ from fitq.cli.exit_codes import TERMINATED, exit_code_of_fits
 if TYPE_CHECKING:
     from fitq.client import Submission
     from fitq.local import LocalFleet
-    from fitq_shared.store import Manifest
+    from fitq_shared.manifest import Manifest
 
 
 @click.command(short_help="Fit jobs on this machine, without a server: one command from a file to results.")

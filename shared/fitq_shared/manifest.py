@@ -1,0 +1,41 @@
+"""What is known of one submission."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+import msgspec
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one submission; times are Unix seconds, None before they have come."""
+
+    id: str
+    #: What was submitted, for people: a file name or the like.
+    source: str
+    #: `open` while jobs may still be added, `closed` when all of them are in.
+    state: Literal["open", "closed"]
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    jobs: int = 0
+    chunks: int = 0
+    done_jobs: int = 0
+    done_chunks: int = 0
+    #: Worker time spent on committed chunks, in seconds.
+    fit_seconds: float = 0.0
+    #: Finished fits by status.
+    statuses: dict[str, int] = {}
+
+    @property
+    def finished(self) -> bool:
+        """All jobs are in and all their results are stored."""
+        return self.finished_at is not None
+
+    @property
+    def fits_per_second(self) -> float | None:
+        """Finished fits over wall time since the first was started."""
+        if self.started_at is None:
+            return None
+        return self.done_jobs / max((self.finished_at or time.time()) - self.started_at, 1e-3)

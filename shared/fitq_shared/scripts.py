@@ -1,0 +1,67 @@
+"""The Lua scripts of the store: what Redis does in one step, whoever dies in between."""
+
+#: A chunk enters a submission: once, and not at all when the submission was deleted meanwhile.
+ADD_CHUNK = """
+local manifest, frame, enqueued = KEYS[1], KEYS[2], KEYS[3]
+local chunk, jobs, count, message, ttl = unpack(ARGV)
+if redis.call('EXISTS', manifest) == 0 then return 'gone' end
+if redis.call('EXISTS', frame) == 1 then return 'duplicate' end
+redis.call('SET', frame, jobs)
+redis.call('HSET', enqueued, chunk, message)
+redis.call('HINCRBY', manifest, 'jobs', count)
+redis.call('HINCRBY', manifest, 'chunks', 1)
+if ttl ~= '0' then for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ttl) end end
+return 'added'
+"""
+
+#: A worker takes a chunk, unless it is done, deleted or in other hands.
+CLAIM = """
+local manifest, committed, attempts, lease = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local chunk, worker, seconds = ARGV[1], ARGV[2], ARGV[3]
+if redis.call('EXISTS', manifest) == 0 then return {'gone', 0} end
+if redis.call('SISMEMBER', committed, chunk) == 1 then return {'done', 0} end
+local holder = redis.call('GET', lease)
+if holder and holder ~= worker then return {'busy', 0} end
+redis.call('SET', lease, worker, 'EX', seconds)
+redis.call('HSETNX', manifest, 'started_at', ARGV[4])
+return {'mine', redis.call('HINCRBY', attempts, chunk, 1)}
+"""
+
+#: A worker keeps what it still holds.
+RENEW = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('EXPIRE', KEYS[1], ARGV[2]) end
+return 0
+"""
+
+#: The frames of a chunk and its counts go in together, the first time only.
+COMMIT = """
+local manifest, committed, results, traces, log, lease, enqueued, attempts = unpack(KEYS)
+local chunk, result, trace, jobs, seconds, now, ttl = unpack(ARGV)
+if redis.call('EXISTS', manifest) == 0 then return 'gone' end
+if redis.call('SADD', committed, chunk) == 0 then return 'duplicate' end
+redis.call('SET', results, result)
+if trace ~= '' then redis.call('SET', traces, trace) end
+redis.call('HINCRBY', manifest, 'done_jobs', jobs)
+redis.call('HINCRBYFLOAT', manifest, 'fit_seconds', seconds)
+for i = 8, #ARGV, 2 do redis.call('HINCRBY', manifest, 'status:' .. ARGV[i], ARGV[i + 1]) end
+redis.call('XADD', log, '*', 'chunk', chunk, 'jobs', jobs)
+redis.call('DEL', lease)
+redis.call('HDEL', enqueued, chunk)
+redis.call('HDEL', attempts, chunk)
+local done = redis.call('HINCRBY', manifest, 'done_chunks', 1)
+if redis.call('HGET', manifest, 'state') == 'closed' and done == tonumber(redis.call('HGET', manifest, 'chunks')) then
+  redis.call('HSET', manifest, 'finished_at', now)
+end
+if ttl ~= '0' then for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ttl) end end
+return 'stored'
+"""
+
+#: No more jobs come; the submission may be finished already.
+CLOSE = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[1], 'state', 'closed')
+if redis.call('HGET', KEYS[1], 'done_chunks') == redis.call('HGET', KEYS[1], 'chunks') then
+  redis.call('HSETNX', KEYS[1], 'finished_at', ARGV[1])
+end
+return 1
+"""
