@@ -58,8 +58,20 @@ JOB_SCHEMA = pa.schema(
         ("basis", pa.string()),
         ("loss", pa.string()),
         ("optimizer", pa.string()),
+        ("dtype", pa.string()),
         ("lr", pa.float64()),
         ("steps", pa.int32()),
+        ("schedule", pa.string()),
+        ("gamma", pa.float64()),
+        ("step_size", pa.int32()),
+        ("beta1", pa.float64()),
+        ("beta2", pa.float64()),
+        ("eps", pa.float64()),
+        ("weight_decay", pa.float64()),
+        ("momentum", pa.float64()),
+        ("nesterov", pa.bool_()),
+        ("smoothing", pa.float64()),
+        ("momentum_decay", pa.float64()),
         ("seed", pa.int64()),
         ("init", _floats),
         ("tolerance", pa.float64()),
@@ -69,7 +81,7 @@ JOB_SCHEMA = pa.schema(
 )
 
 #: The columns in which the jobs of a chunk agree, so that one tensor program fits them all.
-SHAPE_COLUMNS = ("degree", "basis", "loss", "optimizer", "trace")
+SHAPE_COLUMNS = ("degree", "basis", "loss", "optimizer", "dtype", "trace")
 
 RESULT_SCHEMA = pa.schema(
     [
@@ -121,6 +133,8 @@ def jobs_batch(jobs: Sequence[FitJob], first_index: int = 0) -> pa.RecordBatch:
         "count": [spec and spec.count for spec in samples],
         "spread": [spec and spec.spread for spec in samples],
         "noise": [None if spec is None else spec.noise for spec in samples],
+        "eps": [job.effective_eps for job in jobs],
+        "weight_decay": [job.effective_weight_decay for job in jobs],
         "samples_seed": [_samples_seed(job, spec) for job, spec in zip(jobs, samples, strict=True)],
     }
     arrays = [

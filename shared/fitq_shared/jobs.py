@@ -20,15 +20,18 @@ MAX_SAMPLES = 100_000
 MAX_STEPS = 1_000_000
 MAX_ID_LENGTH = 200
 
-Basis = Literal["orthogonal", "power"]
+Basis = Literal["orthogonal", "chebyshev", "legendre", "power"]
 Loss = Literal["mse"]
-Optimizer = Literal["nadam"]
+Optimizer = Literal["nadam", "adam", "adamw", "sgd", "rmsprop", "adagrad", "exact"]
+Schedule = Literal["constant", "cosine", "exponential", "step"]
+Dtype = Literal["float32", "float64"]
 Degree = Annotated[int, msgspec.Meta(ge=0, le=MAX_DEGREE)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES)]
 Steps = Annotated[int, msgspec.Meta(ge=1, le=MAX_STEPS)]
 Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 #: Which losses of the descent are kept: `none`, `full`, `every:K` or `points:N` (evenly spaced, both ends included).
 Trace = Annotated[str, msgspec.Meta(pattern=r"^(none|full|every:[1-9][0-9]{0,6}|points:([2-9]|[1-9][0-9]{1,6}))$")]
 
@@ -64,13 +67,38 @@ class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     polynomial: Annotated[list[float], msgspec.Meta(min_length=1, max_length=MAX_DEGREE + 1)] | None = None
     samples: Samples | None = None
     degree: Degree = 2
-    #: `orthogonal`: polynomials orthonormal on the sample points, y standardised. `power`: raw powers of x, as they are.
+    #: `orthogonal`: polynomials orthonormal on the sample points. `chebyshev`, `legendre`: of x mapped to [-1, 1]. In all
+    #: three y is standardised. `power`: raw powers of x and y, as they are.
     basis: Basis = "orthogonal"
     loss: Loss = "mse"
+    #: Each as torch.optim has it; `exact` solves the least-squares problem without a descent.
     optimizer: Optimizer = "nadam"
+    #: Precision of the descent; everything else is float64.
+    dtype: Dtype = "float32"
     #: Learning rate.
     lr: Positive = 0.01
     steps: Steps = 1000
+    #: Factor of the learning rate at step t: `constant` 1, `cosine` (1 + cos(pi t / steps)) / 2, `exponential`
+    #: gamma^(t / step_size), `step` gamma^floor(t / step_size).
+    schedule: Schedule = "constant"
+    gamma: Positive = 0.1
+    step_size: Steps = 100
+    #: Decay of the mean of gradients (nadam, adam, adamw).
+    beta1: Fraction = 0.9
+    #: Decay of the mean of squared gradients (nadam, adam, adamw).
+    beta2: Fraction = 0.999
+    #: Added to the root of the mean square; None is 1e-8, for adagrad 1e-10 (all but sgd).
+    eps: Positive | None = None
+    #: Pull towards zero, decoupled from the gradient for adamw; None is 0, for adamw 0.01 (all).
+    weight_decay: NotNegative | None = None
+    #: (sgd, rmsprop)
+    momentum: Fraction = 0.0
+    #: (sgd)
+    nesterov: bool = False
+    #: Decay of the mean of squared gradients, torch's alpha (rmsprop).
+    smoothing: Fraction = 0.99
+    #: (nadam)
+    momentum_decay: NotNegative = 4e-3
     #: Key of the generator that draws the starting coefficients, and the samples unless `samples.seed` is given.
     seed: Seed = 0
     #: Starting coefficients in powers of raw x, highest first; drawn from N(0, 1) in the basis when None.
@@ -78,6 +106,16 @@ class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     #: The fit is `converged` when it ends with a gap (in units of the variance of y) of at most this.
     tolerance: NotNegative = 1e-3
     trace: Trace = "points:100"
+
+    @property
+    def effective_eps(self) -> float:
+        """`eps` with the optimizer's default filled in."""
+        return self.eps if self.eps is not None else 1e-10 if self.optimizer == "adagrad" else 1e-8
+
+    @property
+    def effective_weight_decay(self) -> float:
+        """`weight_decay` with the optimizer's default filled in."""
+        return self.weight_decay if self.weight_decay is not None else 0.01 if self.optimizer == "adamw" else 0.0
 
     def checked(self) -> FitJob:
         """The same job with arrays turned into lists and every field checked.
@@ -113,8 +151,13 @@ _EXPECTED = {
     "basis": f"expected one of {', '.join(get_args(Basis))}",
     "loss": f"expected one of {', '.join(get_args(Loss))}",
     "optimizer": f"expected one of {', '.join(get_args(Optimizer))}",
+    "schedule": f"expected one of {', '.join(get_args(Schedule))}",
+    "dtype": f"expected one of {', '.join(get_args(Dtype))}",
     "trace": "expected none, full, every:K or points:N with N >= 2",
 }
+
+#: Fields whose limits an infinite number would pass.
+_MUST_BE_FINITE = ("polynomial", "init", "lr", "tolerance", "gamma", "eps", "weight_decay", "momentum_decay")
 
 _json_decoder = msgspec.json.Decoder(FitJob)
 
@@ -171,7 +214,8 @@ def _rules(job: FitJob) -> list[tuple[str, bool, str]]:
         ("weights", job.weights is not None and len(job.weights) != points, "one weight for each point of x"),
         ("samples", job.samples is not None and not generated, "samples describe how a polynomial is drawn; give one"),
         ("init", job.init is not None and len(job.init) != job.degree + 1, f"degree + 1 = {job.degree + 1} numbers"),
-        *((name, not _finite(getattr(job, name)), "finite numbers") for name in ("polynomial", "init", "lr", "tolerance")),
+        ("nesterov", job.nesterov and not job.momentum, "momentum must be above 0 for it"),
+        *((name, not _finite(getattr(job, name)), "finite numbers") for name in _MUST_BE_FINITE),
         ("samples", not _finite([job.samples.spread, job.samples.noise] if job.samples else None), "finite numbers"),
     ]
 

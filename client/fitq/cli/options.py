@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import click
 import msgspec
 
-from fitq_shared.jobs import Basis, FitJob, Samples, job_from_mapping
+from fitq_shared.jobs import Basis, Dtype, FitJob, Optimizer, Samples, Schedule, job_from_mapping
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,8 +17,28 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-#: Options that set a field of all jobs that do not set it themselves.
-_JOB_FIELDS = ("degree", "basis", "lr", "steps", "tolerance", "trace")
+#: Fields of all jobs that do not give them themselves: name -> type of the option and help.
+_JOB_FIELDS: dict[str, tuple[Any, str]] = {
+    "degree": (int, "Degree of the fitted polynomial"),
+    "basis": (click.Choice(get_args(Basis)), "Basis of the descent"),
+    "optimizer": (click.Choice(get_args(Optimizer)), "As torch.optim has them; exact solves without a descent"),
+    "dtype": (click.Choice(get_args(Dtype)), "Precision of the descent"),
+    "lr": (float, "Learning rate"),
+    "steps": (int, "Steps of the descent"),
+    "schedule": (click.Choice(get_args(Schedule)), "How the learning rate falls"),
+    "gamma": (float, "Schedule exponential, step: factor for each step size"),
+    "step_size": (int, "Schedule exponential, step: steps of one factor"),
+    "beta1": (float, "nadam, adam, adamw: decay of the mean gradient"),
+    "beta2": (float, "nadam, adam, adamw: decay of the mean square"),
+    "eps": (float, "Added to the root mean square"),
+    "weight_decay": (float, "Pull of the coefficients towards zero"),
+    "momentum": (float, "sgd, rmsprop: momentum"),
+    "nesterov": (bool, "sgd: Nesterov's momentum"),
+    "smoothing": (float, "rmsprop: decay of the mean square"),
+    "momentum_decay": (float, "nadam: decay of the momentum"),
+    "tolerance": (float, "Gap of a converged fit"),
+    "trace": (str, "Losses to keep: none, full, every:K, points:N"),
+}
 _CSV_OPTIONS = ("group", "x", "y", "weights")
 #: Option -> the field of Samples that it sets.
 _SAMPLES_OPTIONS = {"samples": "count", "spread": "spread", "noise": "noise"}
@@ -70,18 +90,17 @@ def input_options(command: Command) -> Command:
         click.option("--noise", type=float, help="Generated: standard deviation of the error of y  [default: 0]"),
         click.option("--count", type=int, help="Generated: number of jobs  [default: 1]"),
         click.option("--seed", type=int, help="Generated: seed of the first job, the others count on  [default: 0]"),
-        click.option("--degree", type=int, help=f"Degree of the fitted polynomial  [default: {defaults['degree']}]"),
-        click.option(
-            "--basis", type=click.Choice(get_args(Basis)), help=f"Basis of the descent  [default: {defaults['basis']}]"
-        ),
-        click.option("--lr", type=float, help=f"Learning rate  [default: {defaults['lr']}]"),
-        click.option("--steps", type=int, help=f"Steps of the descent  [default: {defaults['steps']}]"),
-        click.option("--tolerance", type=float, help=f"Gap of a converged fit  [default: {defaults['tolerance']}]"),
-        click.option("--trace", help=f"Losses to keep: none, full, every:K, points:N  [default: {defaults['trace']}]"),
+        *(_field_option(name, kind, text, defaults[name]) for name, (kind, text) in _JOB_FIELDS.items()),
     ]
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def _field_option(name: str, kind: Any, text: str, default: object) -> Callable[[Command], Command]:
+    # The default is only shown: an option that is not given must not override the field of a job.
+    shown = "by optimizer" if default is None else default
+    return click.option(f"--{name.replace('_', '-')}", type=kind, help=f"{text}  [default: {shown}]")
 
 
 def jobs_from(options: dict[str, Any]) -> tuple[Iterator[pa.RecordBatch], str]:

@@ -7,6 +7,8 @@ All arrays are float64 with the batch as last axis; coefficients run from the lo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -15,12 +17,26 @@ from fitq_worker.engine.reduction import Reduced
 
 def powers_of_t(reduced: Reduced) -> Tensor:
     """R of the basis 1, t, t^2, ..., shape (P, P, B)."""
-    return _powers(reduced.hessenberg, torch.ones_like(reduced.scale), torch.zeros_like(reduced.scale))
+    return _columns(reduced, lambda k, times_t, last, before: times_t)
 
 
 def powers_of_x(reduced: Reduced) -> Tensor:
     """R of the basis 1, x, x^2, ..., shape (P, P, B); x = half_width t + middle."""
-    return _powers(reduced.hessenberg, reduced.half_width, reduced.middle)
+    return _columns(reduced, lambda k, times_t, last, before: times_t * reduced.half_width + last * reduced.middle)
+
+
+def chebyshev(reduced: Reduced) -> Tensor:
+    """R of the Chebyshev polynomials of t: T_{k+1} = 2 t T_k - T_{k-1}."""
+    return _columns(reduced, lambda k, times_t, last, before: times_t if k == 0 else 2.0 * times_t - before)
+
+
+def legendre(reduced: Reduced) -> Tensor:
+    """R of the Legendre polynomials of t: (k + 1) P_{k+1} = (2 k + 1) t P_k - k P_{k-1}."""
+    return _columns(reduced, lambda k, times_t, last, before: ((2 * k + 1) * times_t - k * before) / (k + 1))
+
+
+#: R by the name of the basis; the orthonormal basis has none, its R is the identity.
+FACTORS = {"power": powers_of_x, "chebyshev": chebyshev, "legendre": legendre}
 
 
 def solve_upper(factor: Tensor, right: Tensor) -> Tensor:
@@ -63,15 +79,19 @@ def to_raw_powers(coefficients: Tensor, reduced: Reduced) -> Tensor:
     return raw
 
 
-def _powers(hessenberg: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
-    """R of the powers of (factor t + shift): each column is the one before, multiplied by that polynomial."""
+#: (k, t times column k, column k, column k - 1) -> column k + 1
+Recurrence = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+
+def _columns(reduced: Reduced, following: Recurrence) -> Tensor:
+    """R by columns: the first is the constant 1, each further one follows from the two before."""
+    hessenberg = reduced.hessenberg
     size, _, batch = hessenberg.shape
     columns = [torch.zeros(size, batch, dtype=hessenberg.dtype, device=hessenberg.device)]
     columns[0][0] = 1.0
-    for _ in range(size - 1):
-        last = columns[-1]
-        times_t = torch.zeros_like(last)
-        for k in range(size - 1):
-            times_t += hessenberg[:, k] * last[k]
-        columns.append(times_t * factor + last * shift)
+    for k in range(size - 1):
+        times_t = torch.zeros_like(columns[k])
+        for j in range(size - 1):
+            times_t += hessenberg[:, j] * columns[k][j]
+        columns.append(following(k, times_t, columns[k], columns[max(k - 1, 0)]))
     return torch.stack(columns, dim=1)

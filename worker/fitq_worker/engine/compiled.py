@@ -21,17 +21,19 @@ from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fitq_worker.engine.descent import StepBlock, block_steps, step_block
+from fitq_worker.engine.descent import Fits, StepBlock, block_steps, step_block
 from fitq_worker.engine.losses import Problem
-from fitq_worker.engine.optimizers import OPTIMIZERS, Moments
+from fitq_worker.engine.optimizers import HYPERPARAMETERS, OPTIMIZERS, Moments
+from fitq_worker.engine.schedule import tabulated
 
 log = logging.getLogger(__name__)
 
 #: What a kernel depends on besides its name; a change of any of these files makes a new kernel.
-_SOURCES = ("arithmetic.py", "losses.py", "optimizers.py", "descent.py", "compiled.py")
+_SOURCES = ("arithmetic.py", "losses.py", "optimizers.py", "schedule.py", "descent.py", "compiled.py")
 _LARGEST_BATCH = 1 << 24
 
 
@@ -41,13 +43,17 @@ class Kernel(NamedTuple):
     optimizer: str
     degree: int
     triangular: bool
+    dtype: str  # "float32" or "float64"
+    shared: bool  # all fits of the batch follow one schedule
     device: str  # "cpu" or "cuda"
 
     @property
     def file(self) -> Path:
         """Where it is kept: the user's cache, by name, torch version, processor and source."""
         shape = "triangular" if self.triangular else "orthonormal"
-        return _cache() / f"{self.optimizer}-mse-{shape}-d{self.degree}-{self.device}-{_fingerprint(self.device)}.pt2"
+        schedule = "shared" if self.shared else "own"
+        name = f"{self.optimizer}-mse-{shape}-d{self.degree}-{self.dtype}-{schedule}-{self.device}"
+        return _cache() / f"{name}-{_fingerprint(self.device)}.pt2"
 
 
 def load(kernel: Kernel) -> StepBlock | None:
@@ -91,7 +97,7 @@ def _compile(kernel: Kernel) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside torch's own export
         program = torch.export.export(
-            _Block(kernel.optimizer), arguments, dynamic_shapes=_dynamic(arguments, batch), strict=False
+            _Block(kernel.optimizer), arguments, dynamic_shapes=_dynamic(arguments, batch, kernel.shared), strict=False
         )
         with tempfile.TemporaryDirectory(dir=kernel.file.parent) as folder:
             package = torch._inductor.aoti_compile_and_package(program, package_path=str(Path(folder, "kernel.pt2")))
@@ -106,27 +112,29 @@ class _Block(torch.nn.Module):
         self._step = partial(step_block, optimizer=optimizer)
 
     def forward(
-        self, w: Tensor, moments: Moments, problem: Moments, lr: Tensor, steps: Tensor, first: Tensor, schedule: Tensor
+        self, w: Tensor, moments: Moments, problem: Moments, fits: Moments, first: Tensor, schedule: Tensor
     ) -> tuple[Tensor, Moments, Tensor]:
-        return self._step(w, moments, Problem(*problem), lr, steps, first, schedule)
+        return self._step(w, moments, Problem(*problem), Fits(*fits), first, schedule)
 
 
 def _example(kernel: Kernel) -> tuple[Any, ...]:
     """Arguments of the right types and shapes; the batch size stands for any."""
     size, batch, rule = kernel.degree + 1, 64, OPTIMIZERS[kernel.optimizer]
-    new = partial(torch.ones, device=kernel.device)
-    factor = new(size * (size + 1) // 2 if kernel.triangular else 0, batch)
-    problem = (factor, new(size, batch), new(batch))
+    new = partial(torch.ones, device=kernel.device, dtype=getattr(torch, kernel.dtype))
+    hyper = {name: np.full(batch, 0.5) for name in HYPERPARAMETERS}
+    columns = tabulated(kernel.optimizer, hyper, 1, torch.device(kernel.device)).table.shape[1]
+    problem = (new(size * (size + 1) // 2 if kernel.triangular else 0, batch), new(size, batch), new(batch))
     moments = tuple(new(size, batch) for _ in range(rule.moments))
-    rows = rule.schedule(block_steps(size, kernel.triangular)).to(new(size, batch))
-    steps, first = new(batch, dtype=torch.int32), torch.zeros((), dtype=torch.int32, device=kernel.device)
-    return new(size, batch), moments, problem, new(batch), steps, first, rows
+    fits = (new(batch), new(batch, dtype=torch.int32), new(len(rule.constants(hyper)), batch))
+    first = torch.zeros((), dtype=torch.int32, device=kernel.device)
+    rows = new(block_steps(size, kernel.triangular), columns, 1 if kernel.shared else batch)
+    return new(size, batch), moments, problem, fits, first, rows
 
 
-def _dynamic(arguments: tuple[Any, ...], batch: Any) -> tuple[Any, ...]:
+def _dynamic(arguments: tuple[Any, ...], batch: Any, shared: bool) -> tuple[Any, ...]:
     last = {1: batch}
-    _, moments, _, _, _, _, _ = arguments
-    return last, tuple(last for _ in moments), (last, last, {0: batch}), {0: batch}, {0: batch}, None, None
+    fits = ({0: batch}, {0: batch}, last)
+    return last, tuple(last for _ in arguments[1]), (last, last, {0: batch}), fits, None, None if shared else {2: batch}
 
 
 @cache
@@ -141,10 +149,10 @@ def _loaded(file: Path) -> StepBlock | None:
 
 
 def _run(
-    loader: Any, w: Tensor, moments: Moments, problem: Problem, lr: Tensor, steps: Tensor, first: Tensor, schedule: Tensor
+    loader: Any, w: Tensor, moments: Moments, problem: Problem, fits: Fits, first: Tensor, schedule: Tensor
 ) -> tuple[Tensor, Moments, Tensor]:
     """Call a kernel with its arguments laid flat; the package's own call spends as long on unpacking as on fitting."""
-    w, *updated, losses = loader.boxed_run([w, *moments, *problem, lr, steps, first, schedule])
+    w, *updated, losses = loader.boxed_run([w, *moments, *problem, *fits, first, schedule])
     return w, tuple(updated), losses
 
 
@@ -188,4 +196,5 @@ def _fingerprint(device: str) -> str:
 
 if __name__ == "__main__":
     os.nice(19)
-    build(Kernel(sys.argv[1], int(sys.argv[2]), bool(int(sys.argv[3])), sys.argv[4]))
+    optimizer, degree, triangular, dtype, shared, device = sys.argv[1:]
+    build(Kernel(optimizer, int(degree), bool(int(triangular)), dtype, bool(int(shared)), device))

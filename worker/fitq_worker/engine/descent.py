@@ -14,9 +14,19 @@ from torch import Tensor
 
 from fitq_worker.engine.losses import Problem, mean_squared_error
 from fitq_worker.engine.optimizers import OPTIMIZERS, Moments
+from fitq_worker.engine.schedule import Schedule
 
 #: One block of steps: `step_block` with loss and optimizer filled in, or a compiled kernel of the same.
-StepBlock = Callable[[Tensor, Moments, Problem, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Moments, Tensor]]
+StepBlock = Callable[[Tensor, Moments, Problem, "Fits", Tensor, Tensor], tuple[Tensor, Moments, Tensor]]
+
+
+class Fits(NamedTuple):
+    """What tells the fits of a batch apart besides their problem."""
+
+    lr: Tensor  # (B,)
+    steps: Tensor  # (B,) int32
+    #: The optimizer's numbers of each fit, (C, B).
+    constants: Tensor
 
 
 class Descent(NamedTuple):
@@ -33,20 +43,12 @@ def block_steps(coefficients: int, triangular: bool) -> int:
 
 
 def step_block(
-    w: Tensor,
-    moments: Moments,
-    problem: Problem,
-    lr: Tensor,
-    steps: Tensor,
-    first: Tensor,
-    schedule: Tensor,
-    *,
-    optimizer: str,
+    w: Tensor, moments: Moments, problem: Problem, fits: Fits, first: Tensor, schedule: Tensor, *, optimizer: str
 ) -> tuple[Tensor, Moments, Tensor]:
     """Steps first .. first + K - 1 of every fit; a fit that has done its `steps` stays where it is.
 
-    `w` and each of `moments` are (P, B), `lr` and `steps` (B,), `first` a scalar, `schedule` (K, columns). Returns the
-    new w and moments and the losses before each step, (K, B).
+    `w` and each of `moments` are (P, B), `first` a scalar, `schedule` (K, C, B), or (K, C, 1) when all fits share it.
+    Returns the new w and moments and the losses before each step, (K, B).
     """
     update = OPTIMIZERS[optimizer].update
     losses = []
@@ -56,34 +58,36 @@ def step_block(
             loss = mean_squared_error(leaf, problem)
             (gradient,) = torch.autograd.grad(loss.sum(), leaf)
         losses.append(loss.detach())
-        moved, moments = update(w, gradient, moments, lr, schedule[k])
-        w = torch.where(first + k < steps, moved, w)
+        moved, moments = update(w, gradient, moments, fits.lr * schedule[k, 0], fits.constants, schedule[k, 1:])
+        w = torch.where(first + k < fits.steps, moved, w)
     return w, moments, torch.stack(losses)
 
 
 def descend(
     problem: Problem,
     start: Tensor,
-    lr: Tensor,
-    steps: Tensor,
+    fits: Fits,
+    schedule: Schedule,
     recorded: list[int],
     block: StepBlock,
     optimizer: str,
     on_block: Callable[[], None],
 ) -> Descent:
-    """Run every fit of the batch for its `steps`, keeping all losses of the steps in `recorded` (increasing).
+    """Run every fit of the batch for its steps, keeping all losses of the steps in `recorded` (increasing).
 
-    `start` is (P, B), `lr` and `steps` (B,). A fit's loss after its own last step is its final one. `on_block` is called
-    after each block; what it raises ends the descent.
+    `start` is (P, B); `schedule` reaches one block beyond the last step. A fit's loss after its own last step is its
+    final one. `on_block` is called after each block; what it raises ends the descent.
     """
     size, batch = start.shape
-    count, last = block_steps(size, len(problem.factor) > 0), int(steps.max())
-    schedule = OPTIMIZERS[optimizer].schedule(last + count).to(start)
+    count, last = block_steps(size, len(problem.factor) > 0), int(fits.steps.max())
+    table = schedule.table.to(start)
     numbers = torch.arange(last + 1, dtype=torch.int32, device=start.device)
     w, moments = start, tuple(torch.zeros_like(start) for _ in range(OPTIMIZERS[optimizer].moments))
     kept, place = start.new_empty(len(recorded), batch), 0
     for first in range(0, last + 1, count):
-        w, moments, losses = block(w, moments, problem, lr, steps, numbers[first], schedule[first : first + count])
+        rows = table[first : first + count]
+        rows = rows if schedule.place is None else rows[..., schedule.place]
+        w, moments, losses = block(w, moments, problem, fits, numbers[first], rows)
         while place < len(recorded) and recorded[place] < first + count:
             kept[place] = losses[recorded[place] - first]
             place += 1

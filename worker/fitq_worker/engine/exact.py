@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fitq_worker.engine.arithmetic import square_root, tree_sum
-from fitq_worker.engine.basis import powers_of_t, powers_of_x, solve_upper, to_raw_powers
+from fitq_worker.engine.basis import powers_of_t, solve_upper, to_raw_powers
 from fitq_worker.engine.reduction import Reduced
 
 
@@ -18,7 +18,6 @@ class LeastSquares(NamedTuple):
     coefficients: Tensor  # (P, B) in powers of raw x
     loss: Tensor  # (B,) in units of y squared
     stderr: Tensor  # (P, B) of the coefficients, scaled by the residual variance; NaN without degrees of freedom
-    inverse: Tensor  # (P, P, B) from coordinates in the orthonormal basis to powers of raw x
 
 
 def coordinates(reduced: Reduced) -> Tensor:
@@ -33,15 +32,15 @@ def least_squares(reduced: Reduced) -> LeastSquares:
     Standard errors are the roots of the diagonal of s^2 (X' W X)^-1 with s^2 = sum(w residual^2) / (points - P), where
     X' W X = sum(w) R' R and R is the triangular factor of the powers of raw x.
     """
-    size, batch = reduced.target.shape
-    identity = torch.eye(size, dtype=torch.float64, device=reduced.target.device)[:, :, None].expand(-1, -1, batch)
-    right = torch.cat([coordinates(reduced)[:, None], identity], dim=1)
-    raw = to_raw_powers(solve_upper(powers_of_t(reduced), right), reduced)
+    size = len(reduced.target)
+    factor = powers_of_t(reduced)
+    right = torch.cat([coordinates(reduced)[:, None], _identity(factor)], dim=1)
+    raw = to_raw_powers(solve_upper(factor, right), reduced)
     solution, inverse = raw[:, 0], raw[:, 1:]
     loss = reduced.floor * reduced.scale * reduced.scale
     freedom = (reduced.used - size).to(torch.float64)
     variance = loss / torch.where(freedom > 0, freedom, torch.nan)
-    return LeastSquares(solution, loss, square_root(variance * tree_sum((inverse * inverse).transpose(0, 1))), inverse)
+    return LeastSquares(solution, loss, square_root(variance * tree_sum((inverse * inverse).transpose(0, 1))))
 
 
 def raw_powers(coordinate: Tensor, reduced: Reduced) -> Tensor:
@@ -58,11 +57,15 @@ def excess(coordinate: Tensor, reduced: Reduced) -> Tensor:
     return tree_sum(distance * distance)
 
 
-def condition(reduced: Reduced, inverse: Tensor) -> Tensor:
-    """Condition number of the design matrix of raw powers, (B,): |R| |R^-1| / P in the Frobenius norm.
+def condition(factor: Tensor) -> Tensor:
+    """Condition number of the design matrix with the triangular factor R, (B,): |R| |R^-1| / P in the Frobenius norm.
 
     It lies between 1 and the 2-norm condition number, which exceeds it by at most the factor P.
     """
-    factor = powers_of_x(reduced)
+    inverse = solve_upper(factor, _identity(factor))
     squares = tree_sum((factor * factor).flatten(0, 1)) * tree_sum((inverse * inverse).flatten(0, 1))
     return square_root(squares) / len(factor)
+
+
+def _identity(factor: Tensor) -> Tensor:
+    return torch.eye(len(factor), dtype=factor.dtype, device=factor.device)[:, :, None].expand_as(factor)

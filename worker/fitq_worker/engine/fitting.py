@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,18 +13,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fitq_shared.frames import jobs_batch
+from fitq_shared.frames import SHAPE_COLUMNS, jobs_batch
 from fitq_shared.jobs import FitJob
 from fitq_shared.sampling import START, normals
 from fitq_shared.trace import recorded_steps
 from fitq_worker.engine import compiled
 from fitq_worker.engine.basis import multiply_upper, powers_of_x
-from fitq_worker.engine.descent import Descent, StepBlock, descend, step_block
+from fitq_worker.engine.compiled import Kernel
+from fitq_worker.engine.descent import Descent, Fits, StepBlock, block_steps, descend, step_block
 from fitq_worker.engine.exact import coordinates
 from fitq_worker.engine.losses import Problem
+from fitq_worker.engine.optimizers import HYPERPARAMETERS, OPTIMIZERS, Hyper
 from fitq_worker.engine.outcome import Outcome, result_frame, trace_frame
 from fitq_worker.engine.reduction import Reduced, concatenated, reduce, selected
 from fitq_worker.engine.samples import numbers, ragged, sample_tiles
+from fitq_worker.engine.schedule import SCHEDULES, Schedule, distinct, tabulated
+from fitq_worker.engine.space import Space, problem_in, space_of
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +51,6 @@ class Fitted(NamedTuple):
     traces: pa.RecordBatch
 
 
-class Start(NamedTuple):
-    """What the descent of B fits starts from, in the coordinates it runs in; float64."""
-
-    w: Tensor  # (P, B)
-    #: R of the basis, (P, P, B); None where it is the identity.
-    factor: Tensor | None
-
-
 def fit(
     jobs: pa.RecordBatch, device: str = "cpu", *, path: Path = "auto", on_block: Callable[[], None] | None = None
 ) -> Fitted:
@@ -70,20 +66,25 @@ def fit(
 
     A fit that fails is a row with its status and message; nothing is raised for it.
     """
-    shape = {name: jobs[name][0].as_py() for name in ("degree", "basis", "loss", "optimizer", "trace")}
+    shape = {name: jobs[name][0].as_py() for name in SHAPE_COLUMNS}
     place = torch.device(device)
     reduced, invalid = _reduced(jobs, shape["degree"], place)
-    start = _start(jobs, reduced, shape["basis"])
-    block, tile = _block(shape, place, path, len(jobs) * int(numbers(jobs["steps"]).max()))
-    descent = _descend(jobs, shape, reduced, start, block, tile, on_block or _nothing)
-    outcome = Outcome(jobs, shape["basis"], reduced, start.w.float().double(), descent.w.double(), start.factor, invalid)
+    space = space_of(shape["basis"], reduced)
+    if shape["optimizer"] == "exact":
+        start = space.from_orthonormal(coordinates(reduced))
+        descent = Descent(start, start.new_empty(0, len(jobs)))
+    else:
+        start = _start(jobs, reduced, space).to(getattr(torch, shape["dtype"]))
+        descent = _descend(jobs, shape, reduced, space, start, path, on_block or _nothing)
+    descended = shape["optimizer"] != "exact"
+    outcome = Outcome(jobs, reduced, space, start.double(), descent.w.double(), invalid, descended)
     return Fitted(result_frame(outcome, _device_name(place)), trace_frame(outcome, descent.losses))
 
 
 def warm_up(device: str) -> None:
     """Pay for what a first fit would pay for, and load or start to build the kernels that most work needs."""
     for degree, triangular in _COMMON_KERNELS:
-        kernel = compiled.Kernel("nadam", degree, triangular, torch.device(device).type)
+        kernel = Kernel("nadam", degree, triangular, "float32", True, torch.device(device).type)
         if compiled.load(kernel) is None:
             compiled.request(kernel)
     fit(jobs_batch([FitJob(polynomial=[1.0], steps=1)]), device)
@@ -98,53 +99,66 @@ def _reduced(jobs: pa.RecordBatch, degree: int, device: torch.device) -> tuple[R
     return selected(reduced, back), torch.cat([invalid for _, _, invalid in tiles])[back]
 
 
-def _start(jobs: pa.RecordBatch, reduced: Reduced, basis: str) -> Start:
-    """Starting coefficients in the basis: the job's own, else drawn from N(0, 1) under its seed."""
-    size = len(reduced.target)
-    given = torch.from_numpy(ragged(jobs["init"], size).T[::-1].copy()).to(reduced.target.device)
-    drawn = torch.from_numpy(normals(numbers(jobs["seed"]).astype(np.int64), START, size)).to(given.device)
-    factor = powers_of_x(reduced)
-    if basis == "orthogonal":
-        given = multiply_upper(factor, given)
-        given = torch.cat([given[:1] - reduced.mean, given[1:]]) / reduced.scale
-    has_own = torch.from_numpy(np.asarray(jobs["init"].is_valid())).to(given.device)
-    return Start(torch.where(has_own, given, drawn), factor if basis == "power" else None)
-
-
-def _problem(reduced: Reduced, factor: Tensor | None) -> Problem:
-    """The loss that is descended, float32: of the standardised targets where R is the identity, else of y itself."""
-    size, batch = reduced.target.shape
-    if factor is None:
-        return Problem(reduced.target.new_empty(0, batch).float(), reduced.target.float(), reduced.floor.float())
-    rows = torch.stack([factor[i, j] for i in range(size) for j in range(i, size)])
-    floor = reduced.floor * reduced.scale * reduced.scale
-    return Problem(rows.float(), coordinates(reduced).float(), floor.float())
+def _start(jobs: pa.RecordBatch, reduced: Reduced, space: Space) -> Tensor:
+    """Starting coefficients in the space, (P, B) float64: the job's own, else drawn from N(0, 1) under its seed."""
+    device = reduced.target.device
+    drawn = torch.from_numpy(normals(numbers(jobs["seed"]).astype(np.int64), START, len(reduced.target))).to(device)
+    own = np.asarray(jobs["init"].is_valid())
+    if not own.any():
+        return drawn
+    raw = torch.from_numpy(ragged(jobs["init"], len(drawn)).T[::-1].copy()).to(device)
+    given = space.from_orthonormal(multiply_upper(powers_of_x(reduced), raw))
+    return torch.where(torch.from_numpy(own).to(device), given, drawn)
 
 
 def _descend(
     jobs: pa.RecordBatch,
-    shape: dict[str, str],
+    shape: dict[str, Any],
     reduced: Reduced,
-    start: Start,
-    block: StepBlock,
-    tile: int,
+    space: Space,
+    start: Tensor,
+    path: Path,
     on_block: Callable[[], None],
 ) -> Descent:
     """Descend tile by tile; losses come back in units of y squared."""
-    device = start.w.device
-    lr = torch.from_numpy(numbers(jobs["lr"]).astype(np.float32)).to(device)
-    steps = torch.from_numpy(numbers(jobs["steps"]).astype(np.int32)).to(device)
-    problem = _problem(reduced, start.factor)
-    unit = (reduced.scale * reduced.scale if start.factor is None else torch.ones_like(reduced.scale)).float()
+    device, hyper = start.device, _hyperparameters(jobs)
+    problem = problem_in(space, reduced, start.dtype)
+    unit = (space.unit * space.unit).to(start.dtype)
+    shared = len(distinct(shape["optimizer"], hyper)[0]["gamma"]) == 1
+    updates = len(jobs) * int(hyper["steps"].max()) * len(start)
+    block, width = _block(shape, shared, device, path, updates)
     parts = []
-    for at in _tiles(shape["trace"], steps.cpu().numpy(), tile):
-        recorded, place = _recorded(shape["trace"], steps[at].cpu().numpy())
+    for at in _tiles(shape["trace"], hyper["steps"], width):
+        own = {name: values[at] for name, values in hyper.items()}
         tiled = Problem(*(field[..., at].contiguous() for field in problem))
-        w = start.w[:, at].float().contiguous()
-        part = descend(tiled, w, lr[at], steps[at], recorded, block, shape["optimizer"], on_block)
+        fits, schedule = _fits(shape["optimizer"], own, start), _schedule(shape["optimizer"], own, tiled, shared)
+        recorded, place = _recorded(shape["trace"], own["steps"])
+        part = descend(tiled, start[:, at].contiguous(), fits, schedule, recorded, block, shape["optimizer"], on_block)
         losses = part.losses if place is None else part.losses.gather(0, torch.from_numpy(place).to(device))
-        parts.append(Descent(part.w, losses * unit[at]))
+        parts.append(Descent(part.w, (losses * unit[at]).float()))
     return Descent(torch.cat([part.w for part in parts], dim=1), _stacked([part.losses for part in parts]))
+
+
+def _hyperparameters(jobs: pa.RecordBatch) -> Hyper:
+    codes = pa.compute.index_in(jobs["schedule"], pa.array(SCHEDULES))
+    return {name: numbers(codes if name == "schedule" else jobs[name]) for name in HYPERPARAMETERS}
+
+
+def _fits(optimizer: str, hyper: Hyper, like: Tensor) -> Fits:
+    constants = np.stack([np.asarray(row, dtype=np.float64) for row in OPTIMIZERS[optimizer].constants(hyper)])
+    steps = torch.from_numpy(hyper["steps"].astype(np.int32)).to(like.device)
+    return Fits(torch.tensor(hyper["lr"]).to(like), steps, torch.from_numpy(constants).to(like))
+
+
+def _schedule(optimizer: str, hyper: Hyper, problem: Problem, shared: bool) -> Schedule:
+    """The tables of a tile, one block beyond its last step."""
+    size, batch = problem.target.shape
+    beyond = int(hyper["steps"].max()) + block_steps(size, len(problem.factor) > 0)
+    schedule = tabulated(optimizer, hyper, beyond, problem.target.device)
+    if shared or schedule.place is not None:
+        return schedule
+    # A tile may agree where the whole batch does not; the block in use takes a place for each fit.
+    return Schedule(schedule.table, torch.zeros(batch, dtype=torch.int64, device=problem.target.device))
 
 
 def _tiles(trace: str, steps: NDArray[np.int32], width: int) -> Iterator[slice]:
@@ -182,17 +196,18 @@ def _stacked(parts: list[Tensor]) -> Tensor:
     return torch.cat(padded, dim=1)
 
 
-def _block(shape: dict[str, str], device: torch.device, path: Path, fit_steps: int) -> tuple[StepBlock, int]:
+def _block(shape: dict[str, Any], shared: bool, device: torch.device, path: Path, updates: int) -> tuple[StepBlock, int]:
     """The step block to run, and how many fits it takes at once."""
-    kernel = compiled.Kernel(shape["optimizer"], int(shape["degree"]), shape["basis"] == "power", device.type)
+    triangular = shape["basis"] != "orthogonal"
+    kernel = Kernel(shape["optimizer"], shape["degree"], triangular, shape["dtype"], shared, device.type)
     if path == "compiled":
         compiled.build(kernel)
     ready = None if path == "eager" else compiled.load(kernel)
-    if path == "auto" and ready is None and fit_steps * (kernel.degree + 1) >= WORTH_COMPILING_UPDATES:
+    if path == "auto" and ready is None and updates >= WORTH_COMPILING_UPDATES:
         compiled.request(kernel)
-    tile = EAGER_TILE_FITS if ready is None else COMPILED_TILE_FITS
-    tile = CUDA_TILE_FITS if device.type == "cuda" else tile
-    return ready or partial(step_block, optimizer=shape["optimizer"]), tile
+    width = EAGER_TILE_FITS if ready is None else COMPILED_TILE_FITS
+    width = CUDA_TILE_FITS if device.type == "cuda" else width
+    return ready or partial(step_block, optimizer=shape["optimizer"]), width
 
 
 def _device_name(device: torch.device) -> str:

@@ -14,10 +14,10 @@ from torch import Tensor
 from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status
 from fitq_shared.trace import recorded_steps
 from fitq_worker.engine.arithmetic import square_root
-from fitq_worker.engine.basis import multiply_upper
 from fitq_worker.engine.exact import condition, excess, least_squares, raw_powers
 from fitq_worker.engine.reduction import Reduced
 from fitq_worker.engine.samples import numbers
+from fitq_worker.engine.space import Space
 
 Mask = NDArray[np.bool_]
 
@@ -48,43 +48,44 @@ class Outcome(NamedTuple):
     """Everything the results are computed from; tensors are float64, coefficients (P, B) in the descent's coordinates."""
 
     jobs: pa.RecordBatch
-    basis: str
     reduced: Reduced
+    space: Space
     start: Tensor
     final: Tensor
-    #: R of the basis, None where the descent ran in the orthonormal basis on standardised targets.
-    factor: Tensor | None
     invalid: Tensor
+    #: False where the solution was computed without a descent.
+    descended: bool
 
 
 def result_frame(outcome: Outcome, device: str) -> pa.RecordBatch:
     """The results, a record batch of RESULT_SCHEMA with a null `chunk`."""
-    jobs, reduced = outcome.jobs, outcome.reduced
-    optimum, final = least_squares(reduced), _orthonormal(outcome, outcome.final)
+    jobs, reduced, space = outcome.jobs, outcome.reduced, outcome.space
+    optimum, final = least_squares(reduced), space.to_orthonormal(outcome.final)
     distance = excess(final, reduced)
-    loss, initial = optimum.loss + distance, optimum.loss + excess(_orthonormal(outcome, outcome.start), reduced)
+    loss, initial = optimum.loss + distance, optimum.loss + excess(space.to_orthonormal(outcome.start), reduced)
     variance = reduced.scale * reduced.scale
     verdict = _verdicts(outcome, distance / variance, loss, initial)
     fitted, solved = verdict <= Verdict.MAX_STEPS, verdict <= Verdict.DIVERGED
-    power = outcome.factor is not None
+    own_basis = space.in_units_of_y(outcome.final)
+    raw = own_basis if jobs["basis"][0].as_py() == "power" else raw_powers(final, reduced)
     columns = {
         "index": jobs["index"],
         "id": jobs["id"],
         "status": pa.array([status for status, _ in _STATUSES]).take(pa.array(verdict)),
         "message": pa.array([message for _, message in _STATUSES]).take(pa.array(verdict)),
-        "coefficients": _vectors((outcome.final if power else raw_powers(final, reduced)).flip(0), fitted),
-        "basis_coefficients": _vectors(outcome.final if power else final, fitted),
+        "coefficients": _vectors(raw.flip(0), fitted),
+        "basis_coefficients": _vectors(own_basis, fitted),
         "domain": _vectors(_domain(reduced), _array(reduced.used) > 0),
         "loss": _scalars(loss, solved),
         "initial_loss": _scalars(initial, solved),
         "exact_loss": _scalars(optimum.loss, solved),
         "gap": _scalars(distance / variance, solved),
         "exact_coefficients": _vectors(optimum.coefficients.flip(0), solved),
-        "steps": np.where(solved, numbers(jobs["steps"]), 0),
+        "steps": np.where(solved & outcome.descended, numbers(jobs["steps"]), 0),
         "r2": _scalars(1.0 - loss / variance, fitted & _array(reduced.varies)),
         "rmse": _scalars(square_root(loss), fitted),
         "stderr": _vectors(optimum.stderr.flip(0), solved),
-        "condition": _scalars(condition(reduced, optimum.inverse) if power else torch.ones_like(loss), solved),
+        "condition": _scalars(torch.ones_like(loss) if space.factor is None else condition(space.factor), solved),
         "rank": _array(reduced.rank),
         "samples_used": _array(reduced.used),
         "seed": jobs["seed"],
@@ -118,14 +119,6 @@ def _trace_lengths(jobs: pa.RecordBatch) -> NDArray[np.int64]:
     steps, place = np.unique(numbers(jobs["steps"]), return_inverse=True)
     trace = jobs["trace"][0].as_py() if len(jobs) else "none"
     return np.array([len(recorded_steps(trace, int(number))) for number in steps], dtype=np.int64)[place]
-
-
-def _orthonormal(outcome: Outcome, w: Tensor) -> Tensor:
-    """Coefficients of the descent as coordinates in the orthonormal basis, in units of y."""
-    if outcome.factor is not None:
-        return multiply_upper(outcome.factor, w)
-    scaled = w * outcome.reduced.scale
-    return torch.cat([scaled[:1] + outcome.reduced.mean, scaled[1:]])
 
 
 def _determined(reduced: Reduced) -> Tensor:

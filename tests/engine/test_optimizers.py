@@ -1,0 +1,195 @@
+"""Every optimizer, basis and schedule against the same fit done alone with torch.optim and autograd."""
+
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+import pytest
+import torch
+from numpy.polynomial import chebyshev, legendre
+from numpy.typing import NDArray
+
+from fitq_shared.frames import jobs_batch
+from fitq_shared.jobs import Basis, FitJob, Optimizer, Schedule
+from fitq_shared.sampling import START, normals
+from fitq_worker.engine import fit
+
+STEPS, FITS = 80, 5
+DESCENTS = [name for name in get_args(Optimizer) if name != "exact"]
+Floats = NDArray[np.float64]
+
+
+class Alone(NamedTuple):
+    """A fit done alone: basis coefficients and loss before each step and at the end, both in units of y."""
+
+    coefficients: Floats
+    losses: Floats
+
+
+def design_matrix(basis: str, x: Floats, degree: int) -> Floats:
+    """Columns of the basis at the samples, from numpy."""
+    t = (x - (x.max() + x.min()) / 2) / ((x.max() - x.min()) / 2)
+    if basis == "orthogonal":
+        q, r = np.linalg.qr(np.vander(t, degree + 1, increasing=True))
+        orthonormal: Floats = q * np.sign(np.diag(r)) * np.sqrt(len(x))
+        return orthonormal
+    if basis == "power":
+        return np.vander(x, degree + 1, increasing=True)
+    vander: Floats = {"chebyshev": chebyshev.chebvander, "legendre": legendre.legvander}[basis](t, degree)
+    return vander
+
+
+def torch_optimizer(job: FitJob, w: torch.Tensor) -> torch.optim.Optimizer:
+    """torch's optimizer of the same name with the job's hyperparameters."""
+    decay, eps, betas = job.effective_weight_decay, job.effective_eps, (job.beta1, job.beta2)
+    made: dict[str, Callable[[], torch.optim.Optimizer]] = {
+        "nadam": lambda: torch.optim.NAdam([w], job.lr, betas, eps, decay, job.momentum_decay),
+        "adam": lambda: torch.optim.Adam([w], job.lr, betas, eps, decay),
+        "adamw": lambda: torch.optim.AdamW([w], job.lr, betas, eps, decay),
+        "sgd": lambda: torch.optim.SGD([w], job.lr, job.momentum, 0, decay, job.nesterov),
+        "rmsprop": lambda: torch.optim.RMSprop([w], job.lr, job.smoothing, eps, decay, job.momentum),
+        "adagrad": lambda: torch.optim.Adagrad([w], job.lr, 0, decay, 0, eps),
+    }
+    return made[job.optimizer]()
+
+
+def torch_schedule(job: FitJob, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    """torch's schedule of the same name."""
+    schedules = torch.optim.lr_scheduler
+    made: dict[str, Callable[[], torch.optim.lr_scheduler.LRScheduler]] = {
+        "constant": lambda: schedules.ConstantLR(optimizer, factor=1.0),
+        "cosine": lambda: schedules.CosineAnnealingLR(optimizer, job.steps),
+        "exponential": lambda: schedules.ExponentialLR(optimizer, job.gamma ** (1 / job.step_size)),
+        "step": lambda: schedules.StepLR(optimizer, job.step_size, job.gamma),
+    }
+    return made[job.schedule]()
+
+
+def fit_alone(job: FitJob) -> Alone:
+    """The loop that everybody writes."""
+    dtype = getattr(torch, job.dtype)
+    x, y = np.array(job.x, dtype=np.float64), np.array(job.y, dtype=np.float64)
+    unit, offset = (1.0, 0.0) if job.basis == "power" else (y.std(), y.mean())
+    design = torch.tensor(design_matrix(job.basis, x, job.degree), dtype=dtype)
+    targets = torch.tensor((y - offset) / unit, dtype=dtype)
+    start = normals(np.array([job.seed]), START, job.degree + 1)[:, 0]
+    w = torch.tensor(start, dtype=dtype, requires_grad=True)
+    optimizer = torch_optimizer(job, w)
+    schedule, losses = torch_schedule(job, optimizer), []
+    for _ in range(job.steps):
+        optimizer.zero_grad()
+        loss = ((design @ w - targets) ** 2).mean()
+        loss.backward()
+        losses.append(loss.item())
+        optimizer.step()
+        schedule.step()
+    losses.append(((design @ w - targets) ** 2).mean().item())
+    coefficients = w.detach().double().numpy() * unit
+    coefficients[0] += offset
+    return Alone(coefficients, np.array(losses) * unit**2)
+
+
+def random_jobs(optimizer: Optimizer, basis: Basis, schedule: Schedule, dtype: Any) -> list[FitJob]:
+    """Jobs that agree in what a batch must agree in and in nothing else."""
+    random = np.random.default_rng(zlib.crc32(f"{optimizer} {basis} {schedule}".encode()))
+    jobs = []
+    for seed in range(FITS):
+        x = random.uniform(-2, 2, size=12 + seed)
+        fields: dict[str, Any] = {
+            "x": x.tolist(),
+            "y": (np.polyval(random.normal(size=4), x) + random.normal(size=len(x)) * 0.1).tolist(),
+            "lr": random.uniform(0.002, 0.02),
+            "gamma": random.uniform(0.3, 0.9),
+            "step_size": int(random.integers(10, 40)),
+            "beta1": random.uniform(0.8, 0.95),
+            "beta2": random.uniform(0.9, 0.999),
+            # Large, so that a step near the optimum is not the sign of rounding noise, which no two programs share.
+            "eps": 10 ** random.uniform(-3, -1),
+            "weight_decay": random.uniform(0, 0.1),
+            "momentum": random.uniform(0.1, 0.6),
+            "nesterov": bool(seed % 2),
+            "smoothing": random.uniform(0.9, 0.99),
+            "momentum_decay": random.uniform(0.001, 0.01),
+            "steps": STEPS - seed,
+        }
+        job = FitJob(
+            **fields, degree=3, seed=seed, basis=basis, optimizer=optimizer, schedule=schedule, dtype=dtype, trace="full"
+        )
+        jobs.append(job.checked())
+    return jobs
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 2e-4)])
+@pytest.mark.parametrize("schedule", get_args(Schedule))
+@pytest.mark.parametrize("basis", get_args(Basis))
+@pytest.mark.parametrize("optimizer", DESCENTS)
+def test_batch_with_own_hyperparameters_equals_fits_done_alone(
+    optimizer: Optimizer, basis: Basis, schedule: Schedule, dtype: str, tolerance: float
+) -> None:
+    """Coefficients and every loss, relative to the largest coefficient and the initial loss."""
+    jobs = random_jobs(optimizer, basis, schedule, dtype)
+
+    fitted = fit(jobs_batch(jobs), path="eager")
+
+    for job, result, trace in zip(jobs, fitted.results.to_pylist(), fitted.traces.to_pylist(), strict=True):
+        alone = fit_alone(job)
+        losses = np.array(trace["loss"])
+        assert np.abs(losses - alone.losses).max() <= max(tolerance, 1e-7) * alone.losses[0]
+        assert result["initial_loss"] == pytest.approx(alone.losses[0], rel=max(tolerance, 1e-6))
+        assert result["loss"] == pytest.approx(alone.losses[-1], rel=10 * tolerance, abs=tolerance * alone.losses[0])
+        if result["status"] != "diverged":
+            found = np.array(result["basis_coefficients"])
+            assert np.abs(found - alone.coefficients).max() <= tolerance * np.abs(alone.coefficients).max()
+
+
+def test_compiled_blocks_take_a_schedule_of_each_fit() -> None:
+    """Eager and compiled give the same bits with hyperparameters that differ in everything, in float64 as well."""
+    jobs = jobs_batch(random_jobs("adamw", "orthogonal", "step", "float64"))
+
+    assert fit(jobs, path="compiled").results.equals(fit(jobs, path="eager").results)
+
+
+def test_tile_whose_fits_agree_equals_the_tile_of_a_batch_that_does_not() -> None:
+    """One learning rate schedule for all, or one each: the same bits."""
+    cosine = [FitJob(polynomial=[1.0, 2.0, 3.0], seed=seed, schedule="cosine", steps=90) for seed in range(6)]
+    step = [FitJob(polynomial=[1.0, 2.0, 3.0], seed=seed, schedule="step", steps=90) for seed in range(6)]
+
+    mixed = fit(jobs_batch([*cosine, *step]), path="eager").results.drop_columns(["index", "id"])
+
+    for place, jobs in ((0, cosine), (6, step)):
+        alone = fit(jobs_batch(jobs), path="eager").results.drop_columns(["index", "id"])
+        assert mixed.slice(place, 6).equals(alone)
+
+
+@pytest.mark.parametrize("basis", get_args(Basis))
+def test_exact_is_the_optimum_without_a_descent(basis: Basis) -> None:
+    """Its coefficients are the exact ones, its gap is nought and it took no step."""
+    x = np.linspace(3, 9, 25)
+    y = np.sin(x)
+
+    job = FitJob(x=x.tolist(), y=y.tolist(), degree=5, optimizer="exact", basis=basis).checked()
+    fitted = fit(jobs_batch([job]))
+
+    (result,) = fitted.results.to_pylist()
+    assert result["status"] == "converged"
+    assert result["steps"] == 0
+    assert result["gap"] <= 1e-12
+    assert result["coefficients"] == pytest.approx(np.polyfit(x, y, 5), rel=1e-7)
+    assert result["coefficients"] == pytest.approx(result["exact_coefficients"], rel=1e-7)
+    assert fitted.traces.num_rows == 0
+
+
+@pytest.mark.parametrize("basis", ["chebyshev", "legendre"])
+def test_basis_coefficients_are_numpys(basis: Basis) -> None:
+    """On the reported domain they are what numpy calls the series of that name."""
+    x = np.linspace(-1, 7, 30)
+    y = np.exp(x / 4)
+    series = {"chebyshev": chebyshev.Chebyshev, "legendre": legendre.Legendre}[basis]
+
+    job = FitJob(x=x.tolist(), y=y.tolist(), degree=4, optimizer="exact", basis=basis).checked()
+    (result,) = fit(jobs_batch([job])).results.to_pylist()
+
+    expected = series.fit(x, y, 4)
+    assert result["basis_coefficients"] == pytest.approx(expected.coef, rel=1e-9)
+    assert result["domain"] == pytest.approx(list(expected.domain))
