@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -80,3 +82,31 @@ def check(device: str) -> None:
     for finding in found:
         click.echo(f"{'ok' if finding.good else 'missing'}\t{finding.what}\t{finding.detail}")
     sys.exit(0 if all(finding.good or not finding.required for finding in found) else 1)
+
+
+@main.command()
+@click.option(
+    "--data",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with Norris.dat, Pontius.dat and Filip.dat of NIST's reference data, to fit them too.",
+)
+@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+def verify(folder: Path | None, device: str, as_json: bool) -> None:
+    """Fit data with certified answers and count the correct digits; exit with 1 when they are too few."""
+    from rich.console import Console
+
+    from fitq_worker.certified import certified_sets
+    from fitq_worker.devices import chosen, cuda_devices
+    from fitq_worker.verify import table_of, verify
+
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the order in which the devices are numbered here
+    data_sets = certified_sets(folder)
+    checks = {each: verify(data_sets, each.name) for each in chosen(device, cuda_devices())}
+    if as_json:
+        click.echo(json.dumps([check.document() for group in checks.values() for check in group], indent=2))
+    else:
+        for each, group in checks.items():
+            Console().print(f"{each.name}: {each.description}", table_of(group), sep="\n", highlight=False, markup=False)
+    sys.exit(1 if any(check.missed for group in checks.values() for check in group) else 0)
