@@ -57,6 +57,7 @@ JOB_SCHEMA = pa.schema(
         ("degree", pa.int32()),
         ("basis", pa.string()),
         ("loss", pa.string()),
+        ("delta", pa.float64()),
         ("optimizer", pa.string()),
         ("dtype", pa.string()),
         ("lr", pa.float64()),

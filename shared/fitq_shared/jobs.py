@@ -21,7 +21,7 @@ MAX_STEPS = 1_000_000
 MAX_ID_LENGTH = 200
 
 Basis = Literal["orthogonal", "chebyshev", "legendre", "power"]
-Loss = Literal["mse"]
+Loss = Literal["mse", "huber", "l1", "log_cosh"]
 Optimizer = Literal["nadam", "adam", "adamw", "sgd", "rmsprop", "adagrad", "exact"]
 Schedule = Literal["constant", "cosine", "exponential", "step"]
 Dtype = Literal["float32", "float64"]
@@ -70,7 +70,10 @@ class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     #: `orthogonal`: polynomials orthonormal on the sample points. `chebyshev`, `legendre`: of x mapped to [-1, 1]. In all
     #: three y is standardised. `power`: raw powers of x and y, as they are.
     basis: Basis = "orthogonal"
+    #: Mean over the points of r^2, Huber's r^2 / 2 within `delta` and delta (|r| - delta / 2) beyond, |r|, or log(cosh(r)),
+    #: r = p(x) - y in units of y.
     loss: Loss = "mse"
+    delta: Positive = 1.0
     #: Each as torch.optim has it; `exact` solves the least-squares problem without a descent.
     optimizer: Optimizer = "nadam"
     #: Precision of the descent; everything else is float64.
@@ -157,7 +160,7 @@ _EXPECTED = {
 }
 
 #: Fields whose limits an infinite number would pass.
-_MUST_BE_FINITE = ("polynomial", "init", "lr", "tolerance", "gamma", "eps", "weight_decay", "momentum_decay")
+_MUST_BE_FINITE = ("polynomial", "init", "lr", "delta", "tolerance", "gamma", "eps", "weight_decay", "momentum_decay")
 
 _json_decoder = msgspec.json.Decoder(FitJob)
 

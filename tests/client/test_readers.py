@@ -71,7 +71,10 @@ def test_defaults_fill_only_the_fields_that_a_job_does_not_give(tmp_path: Path) 
         ('{"id": "j", "polynomial": [1], "samples": {"n": 3}}', r"job 'j': samples.n = 3: no such field; known are count"),
         ('{"id": "j", "x": [1], "y": [1], "degree": 31}', r"bad.jsonl:2: job 'j': degree = 31: expected `int` <= 30"),
         ('{"id": "j", "x": [1], "y": [1, 2]}', r"bad.jsonl:2: job 'j': y = .*: x and y must be lists of the same length"),
-        ('{"id": "j", "x": [1], "y": [1], "basis": "sines"}', r"basis = 'sines': expected one of orthogonal, power"),
+        (
+            '{"id": "j", "x": [1], "y": [1], "basis": "sines"}',
+            r"basis = 'sines': expected one of orthogonal, chebyshev, legendre, power",
+        ),
         ('{"id": "twice", "x": [1], "y": [1]}', r"bad.jsonl:2: id = 'twice': already used at .*bad.jsonl:1"),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fitq_shared.frames import jobs_batch
-from fitq_shared.jobs import Basis, FitJob, Samples
+from fitq_shared.jobs import Basis, FitJob, Loss, Samples
 from fitq_worker.engine import Fitted, fit
 from fitq_worker.engine.arithmetic import square_root, tree_sum
 
@@ -20,25 +20,34 @@ Rows = dict[str, tuple[dict[str, Any], dict[str, Any]]]
 RANDOM = np.random.default_rng(3)
 
 
-def explicit_job(number: int, basis: Basis) -> FitJob:
+def explicit_job(number: int, basis: Basis, loss: Loss) -> FitJob:
     """A job with its own number of samples, steps and hyperparameters."""
     count = int(RANDOM.integers(3, 60))
     x = RANDOM.normal(size=count) * 5
     y = x**2 + RANDOM.normal(size=count)
     return FitJob(
-        id=f"e{number}", x=x.tolist(), y=y.tolist(), seed=number, basis=basis, steps=40 + number % 5, lr=0.01 + number / 1000
+        id=f"e{number}",
+        x=x.tolist(),
+        y=y.tolist(),
+        seed=number,
+        basis=basis,
+        loss=loss,
+        steps=40 + number % 5,
+        lr=0.01 + number / 1000,
     )
 
 
-def mixed_jobs(basis: Basis) -> list[FitJob]:
+def mixed_jobs(basis: Basis, loss: Loss) -> list[FitJob]:
     """Explicit and generated jobs, ragged, with different steps, and sick ones between them."""
-    jobs = [explicit_job(number, basis) for number in range(40)]
+    jobs = [explicit_job(number, basis, loss) for number in range(40)]
     jobs += [
-        FitJob(polynomial=[1, 2, 3], seed=number, basis=basis, steps=45, samples=Samples(count=5 + number, noise=0.3))
+        FitJob(
+            polynomial=[1, 2, 3], seed=number, basis=basis, loss=loss, steps=45, samples=Samples(count=5 + number, noise=0.3)
+        )
         for number in range(30)
     ]
     sick: list[list[float | None]] = [[], [1.0], [2.0, 2.0, 2.0, 2.0], [None, 1.0, 2.0, 3.0], [1e300, 1.0, 2.0, 3.0]]
-    jobs += [FitJob(id=f"s{n}", x=x, y=list(x), basis=basis, steps=41) for n, x in enumerate(sick)]
+    jobs += [FitJob(id=f"s{n}", x=x, y=list(x), basis=basis, loss=loss, steps=41) for n, x in enumerate(sick)]
     return [job.checked() for job in jobs]
 
 
@@ -48,10 +57,13 @@ def rows(fitted: Fitted) -> Rows:
     return {row["id"]: (row, traces[row["id"]]) for row in fitted.results.drop_columns("index").to_pylist()}
 
 
-@pytest.fixture(scope="module", params=["orthogonal", "power"])
+@pytest.fixture(
+    scope="module",
+    params=[("orthogonal", "mse"), ("power", "mse"), ("orthogonal", "huber"), ("legendre", "l1"), ("chebyshev", "log_cosh")],
+)
 def batch(request: pytest.FixtureRequest) -> tuple[pa.RecordBatch, Rows]:
     """A mixed batch and its fits on the eager path."""
-    jobs = jobs_batch(mixed_jobs(request.param))
+    jobs = jobs_batch(mixed_jobs(*request.param))
     return jobs, rows(fit(jobs, path="eager"))
 
 

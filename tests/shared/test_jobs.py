@@ -52,7 +52,7 @@ def test_arrays_are_taken_as_lists() -> None:
         ({**XY, "lr": 0}, "lr", "> 0"),
         ({**XY, "lr": math.inf}, "lr", "finite numbers"),
         ({**XY, "tolerance": math.nan}, "tolerance", ""),
-        ({**XY, "basis": "fourier"}, "basis", "expected one of orthogonal, power"),
+        ({**XY, "basis": "fourier"}, "basis", "expected one of orthogonal, chebyshev, legendre, power"),
         ({**XY, "loss": "huber"}, "loss", "expected one of mse"),
         ({**XY, "optimizer": "adam"}, "optimizer", "expected one of nadam"),
         ({**XY, "trace": "points:1"}, "trace", "expected none, full, every:K or points:N with N >= 2"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import click
 import msgspec
 
-from fitq_shared.jobs import Basis, Dtype, FitJob, Optimizer, Samples, Schedule, job_from_mapping
+from fitq_shared.jobs import Basis, Dtype, FitJob, Loss, Optimizer, Samples, Schedule, job_from_mapping
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,6 +21,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _JOB_FIELDS: dict[str, tuple[Any, str]] = {
     "degree": (int, "Degree of the fitted polynomial"),
     "basis": (click.Choice(get_args(Basis)), "Basis of the descent"),
+    "loss": (click.Choice(get_args(Loss)), "What is minimised"),
+    "delta": (float, "huber: residual from which on it is linear, in units of y"),
     "optimizer": (click.Choice(get_args(Optimizer)), "As torch.optim has them; exact solves without a descent"),
     "dtype": (click.Choice(get_args(Dtype)), "Precision of the descent"),
     "lr": (float, "Learning rate"),

@@ -7,6 +7,8 @@ vectorised square root on a CPU is up to one unit in the last place off where a 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,6 +25,25 @@ def tree_sum(values: Tensor) -> Tensor:
         folded = values[:rest] + values[half:]
         values = folded if rest == half else torch.cat([folded, values[rest:half]])
     return values[0] + 0.0  # turns -0.0, which an appended zero would have turned too
+
+
+class _Repeated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, row: Tensor, count: int) -> Tensor:
+        return row.expand(count, *row.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return tree_sum(gradients[0]), None
+
+
+def repeated(row: Tensor, count: int) -> Tensor:
+    """`row` as each of `count` rows, shape (count, ...).
+
+    Broadcasting does the same, but autograd then adds up the gradient in an order that depends on the shape.
+    """
+    result: Tensor = _Repeated.apply(row, count)  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
+    return result
 
 
 def square_root(values: Tensor) -> Tensor:

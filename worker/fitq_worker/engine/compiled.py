@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from fitq_worker.engine.descent import Fits, StepBlock, block_steps, step_block
-from fitq_worker.engine.losses import Problem
+from fitq_worker.engine.losses import Problem, Quadratic
 from fitq_worker.engine.optimizers import HYPERPARAMETERS, OPTIMIZERS, Moments
 from fitq_worker.engine.schedule import tabulated
 
@@ -109,12 +109,12 @@ class _Block(torch.nn.Module):
 
     def __init__(self, optimizer: str) -> None:
         super().__init__()
-        self._step = partial(step_block, optimizer=optimizer)
+        self._step = partial(step_block, loss="mse", optimizer=optimizer)
 
     def forward(
         self, w: Tensor, moments: Moments, problem: Moments, fits: Moments, first: Tensor, schedule: Tensor
     ) -> tuple[Tensor, Moments, Tensor]:
-        return self._step(w, moments, Problem(*problem), Fits(*fits), first, schedule)
+        return self._step(w, moments, Quadratic(*problem), Fits(*fits), first, schedule)
 
 
 def _example(kernel: Kernel) -> tuple[Any, ...]:

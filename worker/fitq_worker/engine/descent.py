@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fitq_worker.engine.losses import Problem, mean_squared_error
+from fitq_worker.engine.losses import LOSSES, Problem, Quadratic
 from fitq_worker.engine.optimizers import OPTIMIZERS, Moments
 from fitq_worker.engine.schedule import Schedule
 
@@ -37,27 +37,32 @@ class Descent(NamedTuple):
 
 
 def block_steps(coefficients: int, triangular: bool) -> int:
-    """K, the steps in one block: a power of two, as many as compile in some ten seconds, at most 8."""
+    """K, the steps in one compiled block: a power of two, as many as compile in some ten seconds, at most 8."""
     operations = 16 * coefficients + (2 * coefficients * (coefficients + 1) if triangular else 0)
     return max(1, min(8, 1 << (576 // operations).bit_length() - 1)) if operations <= 576 else 1
 
 
+def is_triangular(problem: Problem) -> bool:
+    """The loss is computed with a triangular factor, or with samples, which cost no less."""
+    return not isinstance(problem, Quadratic) or len(problem.factor) > 0
+
+
 def step_block(
-    w: Tensor, moments: Moments, problem: Problem, fits: Fits, first: Tensor, schedule: Tensor, *, optimizer: str
+    w: Tensor, moments: Moments, problem: Problem, fits: Fits, first: Tensor, schedule: Tensor, *, loss: str, optimizer: str
 ) -> tuple[Tensor, Moments, Tensor]:
     """Steps first .. first + K - 1 of every fit; a fit that has done its `steps` stays where it is.
 
     `w` and each of `moments` are (P, B), `first` a scalar, `schedule` (K, C, B), or (K, C, 1) when all fits share it.
     Returns the new w and moments and the losses before each step, (K, B).
     """
-    update = OPTIMIZERS[optimizer].update
+    value, update = LOSSES[loss].value, OPTIMIZERS[optimizer].update
     losses = []
     for k in range(len(schedule)):
         with torch.enable_grad():
             leaf = w.detach().requires_grad_()
-            loss = mean_squared_error(leaf, problem)
-            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-        losses.append(loss.detach())
+            values = value(leaf, problem)
+            (gradient,) = torch.autograd.grad(values.sum(), leaf)
+        losses.append(values.detach())
         moved, moments = update(w, gradient, moments, fits.lr * schedule[k, 0], fits.constants, schedule[k, 1:])
         w = torch.where(first + k < fits.steps, moved, w)
     return w, moments, torch.stack(losses)
@@ -79,7 +84,7 @@ def descend(
     final one. `on_block` is called after each block; what it raises ends the descent.
     """
     size, batch = start.shape
-    count, last = block_steps(size, len(problem.factor) > 0), int(fits.steps.max())
+    count, last = block_steps(size, is_triangular(problem)), int(fits.steps.max())
     table = schedule.table.to(start)
     numbers = torch.arange(last + 1, dtype=torch.int32, device=start.device)
     w, moments = start, tuple(torch.zeros_like(start) for _ in range(OPTIMIZERS[optimizer].moments))

@@ -1,14 +1,23 @@
-"""Loss functions of a batch: pure, elementwise over the batch, differentiated by autograd."""
+"""Loss functions of a batch: pure, elementwise over the batch, differentiated by autograd.
+
+A new one is a function of residuals and a row of LOSSES. The mean of squares alone can do without the samples: after
+the reduction it is a function of a few numbers per fit.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from fitq_worker.engine.arithmetic import repeated, tree_sum
 
-class Problem(NamedTuple):
-    """Mean squared error after the reduction: |R w - d|^2 + c for each of B fits with P coefficients."""
+
+class Quadratic(NamedTuple):
+    """Mean of squares after the reduction: |R w - d|^2 + c for each of B fits with P coefficients."""
 
     #: R by rows, upper triangle only, shape (P (P + 1) / 2, B); no rows at all where R is the identity.
     factor: Tensor
@@ -18,8 +27,31 @@ class Problem(NamedTuple):
     floor: Tensor
 
 
-def mean_squared_error(w: Tensor, problem: Problem) -> Tensor:
-    """Loss of each fit, shape (B,), for coefficients `w` of shape (P, B)."""
+class Sampled(NamedTuple):
+    """Residuals on the samples themselves, N of them for each of B fits, padded with points of weight 0."""
+
+    design: Tensor  # (P, N, B)
+    target: Tensor  # (N, B), (y - offset) / unit
+    weights: Tensor  # (N, B), their sum is 1
+    unit: Tensor  # (B,) of y
+    delta: Tensor  # (B,) in units of y
+
+
+Problem = Quadratic | Sampled
+
+
+class Loss(NamedTuple):
+    """What the engine needs to know of a loss."""
+
+    #: (w of shape (P, B), problem) -> (B,)
+    value: Callable[[Tensor, Problem], Tensor]
+    #: It is divided by unit^power, so that it does not depend on the scale of y where it can.
+    power: int
+
+
+def mean_of_squares(w: Tensor, problem: Problem) -> Tensor:
+    """Of standardised targets, from the reduction."""
+    assert isinstance(problem, Quadratic)
     coefficients = w.unbind(0)
     factor = iter(problem.factor.unbind(0))
     triangular = len(problem.factor) > 0
@@ -33,3 +65,42 @@ def mean_squared_error(w: Tensor, problem: Problem) -> Tensor:
         residual = value - target
         loss = loss + residual * residual
     return loss
+
+
+def huber(residual: Tensor, problem: Sampled) -> Tensor:
+    """Huber, "Robust Estimation of a Location Parameter", 1964; over unit^2."""
+    delta, size = problem.delta / problem.unit, residual.abs()
+    return torch.where(size <= delta, 0.5 * residual * residual, delta * (size - 0.5 * delta))
+
+
+def absolute(residual: Tensor, problem: Sampled) -> Tensor:
+    """Least absolute deviations; over unit."""
+    return residual.abs()
+
+
+def log_cosh(residual: Tensor, problem: Sampled) -> Tensor:
+    """log(cosh(r)) = |r| + log(1 + exp(-2 |r|)) - log(2), which does not overflow; over unit^2."""
+    size = (problem.unit * residual).abs()
+    return (size + torch.log1p(torch.exp(-2.0 * size)) - math.log(2.0)) / (problem.unit * problem.unit)
+
+
+def _mean(of: Callable[[Tensor, Sampled], Tensor]) -> Callable[[Tensor, Problem], Tensor]:
+    """The weighted mean over the samples of a function of the residuals."""
+
+    def loss(w: Tensor, problem: Problem) -> Tensor:
+        assert isinstance(problem, Sampled)
+        coefficients = repeated(w, problem.design.shape[1]).unbind(1)
+        value = problem.design[0] * coefficients[0]
+        for column, coefficient in zip(problem.design[1:], coefficients[1:], strict=True):
+            value = value + column * coefficient
+        return tree_sum(problem.weights * of(value - problem.target, problem))
+
+    return loss
+
+
+LOSSES = {
+    "mse": Loss(mean_of_squares, 2),
+    "huber": Loss(_mean(huber), 2),
+    "l1": Loss(_mean(absolute), 1),
+    "log_cosh": Loss(_mean(log_cosh), 2),
+}

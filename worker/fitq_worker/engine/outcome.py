@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -27,16 +28,18 @@ class Verdict(IntEnum):
 
     CONVERGED = 0
     MAX_STEPS = 1
-    DIVERGED = 2
-    FEW_POINTS = 3
-    REPEATED_POINTS = 4
-    INVALID = 5
+    STEPS_MADE = 2
+    DIVERGED = 3
+    FEW_POINTS = 4
+    REPEATED_POINTS = 5
+    INVALID = 6
 
 
 #: Status and message of each verdict, in its order.
 _STATUSES = (
     (Status.CONVERGED, None),
     (Status.MAX_STEPS, "steps ran out before the gap fell to the tolerance; raise steps or lr"),
+    (Status.MAX_STEPS, "all steps were made; this loss has no exact optimum that would tell how far it is"),
     (Status.DIVERGED, "the loss ended above where it began or left the finite numbers; lower lr"),
     (Status.DEGENERATE, "fewer points than coefficients; add points or lower the degree"),
     (Status.DEGENERATE, "fewer different x than coefficients; spread the points or lower the degree"),
@@ -50,6 +53,8 @@ class Outcome(NamedTuple):
     jobs: pa.RecordBatch
     reduced: Reduced
     space: Space
+    #: The loss that was minimised, in units of y, as a function of coefficients; None is the mean of squares.
+    loss: Callable[[Tensor], Tensor] | None
     start: Tensor
     final: Tensor
     invalid: Tensor
@@ -62,10 +67,14 @@ def result_frame(outcome: Outcome, device: str) -> pa.RecordBatch:
     jobs, reduced, space = outcome.jobs, outcome.reduced, outcome.space
     optimum, final = least_squares(reduced), space.to_orthonormal(outcome.final)
     distance = excess(final, reduced)
-    loss, initial = optimum.loss + distance, optimum.loss + excess(space.to_orthonormal(outcome.start), reduced)
+    squares = optimum.loss + distance
+    initial = optimum.loss + excess(space.to_orthonormal(outcome.start), reduced)
     variance = reduced.scale * reduced.scale
-    verdict = _verdicts(outcome, distance / variance, loss, initial)
-    fitted, solved = verdict <= Verdict.MAX_STEPS, verdict <= Verdict.DIVERGED
+    loss, gap = squares, distance / variance
+    if outcome.loss is not None:
+        loss, initial, gap = outcome.loss(outcome.final), outcome.loss(outcome.start), torch.full_like(gap, torch.nan)
+    verdict = _verdicts(outcome, gap, loss, initial)
+    fitted, solved = verdict < Verdict.DIVERGED, verdict <= Verdict.DIVERGED
     own_basis = space.in_units_of_y(outcome.final)
     raw = own_basis if jobs["basis"][0].as_py() == "power" else raw_powers(final, reduced)
     columns = {
@@ -79,11 +88,11 @@ def result_frame(outcome: Outcome, device: str) -> pa.RecordBatch:
         "loss": _scalars(loss, solved),
         "initial_loss": _scalars(initial, solved),
         "exact_loss": _scalars(optimum.loss, solved),
-        "gap": _scalars(distance / variance, solved),
+        "gap": _scalars(gap, solved),
         "exact_coefficients": _vectors(optimum.coefficients.flip(0), solved),
         "steps": np.where(solved & outcome.descended, numbers(jobs["steps"]), 0),
-        "r2": _scalars(1.0 - loss / variance, fitted & _array(reduced.varies)),
-        "rmse": _scalars(square_root(loss), fitted),
+        "r2": _scalars(1.0 - squares / variance, fitted & _array(reduced.varies)),
+        "rmse": _scalars(square_root(squares), fitted),
         "stderr": _vectors(optimum.stderr.flip(0), solved),
         "condition": _scalars(torch.ones_like(loss) if space.factor is None else condition(space.factor), solved),
         "rank": _array(reduced.rank),
@@ -98,7 +107,7 @@ def result_frame(outcome: Outcome, device: str) -> pa.RecordBatch:
 
 
 def trace_frame(outcome: Outcome, losses: Tensor) -> pa.RecordBatch:
-    """The traces, a record batch of TRACE_SCHEMA, no rows when none are kept; `losses` is (T, B), in units of y squared.
+    """The traces, a record batch of TRACE_SCHEMA, no rows when none are kept; `losses` is (T, B), in units of y.
 
     A fit that was not descended has a null in place of its losses.
     """
@@ -137,7 +146,8 @@ def _verdicts(outcome: Outcome, gap: Tensor, loss: Tensor, initial: Tensor) -> N
         (Verdict.CONVERGED, gap <= tolerance),
         (Verdict.DIVERGED, ~torch.isfinite(loss) | (loss > initial)),
     ]
-    return np.select([_array(mask) for _, mask in cases], [int(verdict) for verdict, _ in cases], int(Verdict.MAX_STEPS))
+    rest = Verdict.MAX_STEPS if outcome.loss is None else Verdict.STEPS_MADE
+    return np.select([_array(mask) for _, mask in cases], [int(verdict) for verdict, _ in cases], int(rest))
 
 
 def _domain(reduced: Reduced) -> Tensor:

@@ -42,7 +42,15 @@ class Reduced(NamedTuple):
     used: Tensor  # (B,) int64, points of positive weight
 
 
-def reduce(samples: Samples, degree: int) -> Reduced:
+class Points(NamedTuple):
+    """The samples as the other losses need them; float64."""
+
+    basis: Tensor  # (P, N, B), the orthonormal polynomials at the points
+    y: Tensor  # (N, B)
+    weights: Tensor  # (N, B), their sum is 1
+
+
+def reduce(samples: Samples, degree: int) -> tuple[Reduced, Points]:
     """Reduce each sample set for polynomials of `degree` (P = degree + 1)."""
     x, y, weights, inside = samples.x, samples.y, samples.weights, samples.weights > 0
     total = tree_sum(weights)
@@ -54,17 +62,8 @@ def reduce(samples: Samples, degree: int) -> Reduced:
     target, floor = _projected(z, basis, weights)
     used = inside.sum(0)
     rank = _rank(hessenberg, used)
-    return Reduced(middle, half_width, mean, scale, varies, hessenberg, target, floor, rank, used)
-
-
-def concatenated(parts: list[Reduced]) -> Reduced:
-    """Several batches as one."""
-    return Reduced(*(torch.cat(field, dim=-1) for field in zip(*parts, strict=True)))
-
-
-def selected(reduced: Reduced, columns: Tensor) -> Reduced:
-    """The sample sets at `columns` (int64) of the batch, in that order."""
-    return Reduced(*(field.index_select(-1, columns) for field in reduced))
+    reduced = Reduced(middle, half_width, mean, scale, varies, hessenberg, target, floor, rank, used)
+    return reduced, Points(torch.stack(basis), y, weights)
 
 
 def _domain(x: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:

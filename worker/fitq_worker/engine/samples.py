@@ -16,8 +16,8 @@ from fitq_shared.sampling import draw_samples
 
 Floats = NDArray[np.float64]
 
-#: Samples in one tile of the reduction: bounds its memory and keeps its arrays in the cache of a core.
-TILE_SAMPLES = 1 << 17
+#: Samples in one tile: bounds its memory, and on the CPU keeps its arrays in the cache of a core.
+TILE_SAMPLES = {"cpu": 1 << 18, "cuda": 1 << 25}
 #: Beyond this magnitude the squares that the loss sums may leave the range of float64.
 MAX_MAGNITUDE = 1e150
 
@@ -28,22 +28,21 @@ class Samples(NamedTuple):
     A point of weight 0 does not count: padding, or dropped by the job itself. Invalid sample sets hold zeros only.
     """
 
-    rows: NDArray[np.int64]  # (B,) places in the job frame
     x: Tensor  # (N, B)
     y: Tensor  # (N, B)
     weights: Tensor  # (N, B)
     invalid: Tensor  # (B,) bool
 
 
-def sample_tiles(jobs: pa.RecordBatch, device: torch.device) -> Iterator[Samples]:
-    """The sample sets of all jobs in tiles of similar length, each at most TILE_SAMPLES samples (or one job)."""
+def sample_tiles(jobs: pa.RecordBatch, device: torch.device) -> Iterator[tuple[NDArray[np.int64], Samples]]:
+    """Rows of the jobs and their sample sets, in tiles of similar length, each at most TILE_SAMPLES (or one job)."""
     lengths = _lengths(jobs)
     order = np.argsort(lengths, kind="stable")
     start = 0
     while start < len(order):
-        width = _tile_width(lengths[order[start:]])
+        width = _tile_width(lengths[order[start:]], TILE_SAMPLES[device.type])
         rows = order[start : start + width]
-        yield _screened(rows, *_padded(jobs.take(pa.array(rows)), lengths[rows]), device)
+        yield rows, _screened(*_padded(jobs.take(pa.array(rows)), lengths[rows]), device)
         start += width
 
 
@@ -53,11 +52,11 @@ def _lengths(jobs: pa.RecordBatch) -> NDArray[np.int64]:
     return np.asarray(counts.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
-def _tile_width(lengths: NDArray[np.int64]) -> int:
+def _tile_width(lengths: NDArray[np.int64], samples: int) -> int:
     """How many of the jobs, sorted by length, fit one tile when padded to the longest of them."""
     size = np.maximum(lengths, 1) * np.arange(1, len(lengths) + 1)
     wasteful = lengths > 2 * np.maximum(lengths[0], 8)
-    return max(1, int(np.count_nonzero((size <= TILE_SAMPLES) & ~wasteful)))
+    return max(1, int(np.count_nonzero((size <= samples) & ~wasteful)))
 
 
 def _padded(jobs: pa.RecordBatch, lengths: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
@@ -98,7 +97,7 @@ def numbers(column: pa.Array) -> NDArray[Any]:
     return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
-def _screened(rows: NDArray[np.int64], x: Floats, y: Floats, weights: Floats, device: torch.device) -> Samples:
+def _screened(x: Floats, y: Floats, weights: Floats, device: torch.device) -> Samples:
     """Replace sample sets that cannot be computed with by zeros, so that no NaN ever enters the batch."""
     with np.errstate(invalid="ignore"):
         sound = (np.abs(x) <= MAX_MAGNITUDE) & (np.abs(y) <= MAX_MAGNITUDE) & (weights >= 0) & (weights <= MAX_MAGNITUDE)
@@ -107,4 +106,4 @@ def _screened(rows: NDArray[np.int64], x: Floats, y: Floats, weights: Floats, de
     def cleaned(values: Floats) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(np.where(valid, values, 0.0).T)).to(device)
 
-    return Samples(rows, cleaned(x), cleaned(y), cleaned(weights), torch.from_numpy(~valid.ravel()).to(device))
+    return Samples(cleaned(x), cleaned(y), cleaned(weights), torch.from_numpy(~valid.ravel()).to(device))

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fitq_worker.engine.basis import FACTORS, multiply_upper, solve_upper
 from fitq_worker.engine.exact import coordinates
-from fitq_worker.engine.losses import Problem
-from fitq_worker.engine.reduction import Reduced
+from fitq_worker.engine.losses import Quadratic, Sampled
+from fitq_worker.engine.reduction import Points, Reduced
 
 
 class Space(NamedTuple):
@@ -44,15 +44,34 @@ def space_of(basis: str, reduced: Reduced) -> Space:
     return Space(factor, reduced.scale, reduced.mean)
 
 
-def problem_in(space: Space, reduced: Reduced, dtype: torch.dtype) -> Problem:
-    """The mean squared error in these coordinates."""
+def quadratic(space: Space, reduced: Reduced) -> Quadratic:
+    """The mean of squares in these coordinates, float64."""
     size, batch = reduced.target.shape
     optimum = coordinates(reduced)
     target = torch.cat([optimum[:1] - space.offset, optimum[1:]]) / space.unit
     ratio = reduced.scale / space.unit
-    factor = torch.empty(0, batch) if space.factor is None else _upper_rows(space.factor, size)
-    return Problem(factor.to(target).to(dtype), target.to(dtype), (reduced.floor * ratio * ratio).to(dtype))
+    factor = target.new_empty(0, batch) if space.factor is None else _upper_rows(space.factor, size)
+    return Quadratic(factor, target, reduced.floor * ratio * ratio)
+
+
+def sampled(space: Space, points: Points, delta: Tensor) -> Sampled:
+    """The residuals in these coordinates, float64; `delta` is (B,), in units of y."""
+    design = points.basis if space.factor is None else _product(points.basis, space.factor)
+    inside = points.weights > 0
+    target = torch.where(inside, (points.y - space.offset) / space.unit, 0.0)
+    return Sampled(design, target, points.weights, space.unit, delta)
 
 
 def _upper_rows(factor: Tensor, size: int) -> Tensor:
     return torch.stack([factor[i, j] for i in range(size) for j in range(i, size)])
+
+
+def _product(basis: Tensor, factor: Tensor) -> Tensor:
+    """Columns of another basis from the orthonormal ones, (P, N, B)."""
+    columns = []
+    for k in range(len(factor)):
+        column = basis[0] * factor[0, k]
+        for j in range(1, k + 1):
+            column = column + basis[j] * factor[j, k]
+        columns.append(column)
+    return torch.stack(columns)
