@@ -119,3 +119,9 @@ def test_a_job_with_samples_of_its_own_draws_none() -> None:
     """There is nothing to draw from."""
     with pytest.raises(JobError, match="only a job with a polynomial"):
         FitJob(**XY).draw()
+
+
+def test_exact_goes_with_least_squares_only() -> None:
+    """There is no closed form of the other losses."""
+    with pytest.raises(JobError, match="exact solves least squares"):
+        FitJob(x=[1.0, 2.0], y=[1.0, 2.0], degree=1, optimizer="exact", loss="huber").checked()

@@ -48,7 +48,7 @@ def fit(
         device: "cpu" or "cuda:N".
         path: "compiled" uses a compiled kernel and builds it first where it is missing, which takes some ten seconds;
             "eager" never does; "auto" uses one that is there, and has a missing one built in the background when the
-            work is large. The results are the same to the last bit.
+            work is large. The results are the same to the last bit. Only the loss mse has kernels, the others run eager.
         on_block: called between blocks of steps; what it raises ends the fit.
 
     A fit that fails is a row with its status and message; nothing is raised for it.

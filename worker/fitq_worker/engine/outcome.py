@@ -156,8 +156,8 @@ def _domain(reduced: Reduced) -> Tensor:
 
 def _scalars(values: Tensor, valid: Mask) -> pa.Array:
     """(B,) as a column; null where not valid or not finite."""
-    numbers = _array(values)
-    return pa.array(numbers, mask=~(valid & np.isfinite(numbers)))
+    by_fit = _array(values)
+    return pa.array(by_fit, mask=~(valid & np.isfinite(by_fit)))
 
 
 def _vectors(values: Tensor, valid: Mask) -> pa.Array:

@@ -54,5 +54,6 @@ def _rate_factor(t: Floats, hyper: Hyper) -> Floats:
     """Factor of the learning rate after t updates, shape (S, U)."""
     kind, turns = hyper["schedule"], t / hyper["step_size"]
     cosine = 0.5 * (1.0 + np.cos(np.pi * np.minimum(t / np.maximum(hyper["steps"], 1.0), 1.0)))
-    choices = [np.ones_like(turns), cosine, hyper["gamma"] ** turns, hyper["gamma"] ** np.floor(turns)]
+    with np.errstate(over="ignore"):  # of a gamma above 1: the fit diverges and says so
+        choices = [np.ones_like(turns), cosine, hyper["gamma"] ** turns, hyper["gamma"] ** np.floor(turns)]
     return np.select([np.broadcast_to(kind == code, turns.shape) for code in range(4)], choices)

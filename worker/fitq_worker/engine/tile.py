@@ -22,11 +22,12 @@ from fitq_worker.engine.optimizers import HYPERPARAMETERS, OPTIMIZERS, Hyper
 from fitq_worker.engine.outcome import Outcome
 from fitq_worker.engine.reduction import Points, Reduced, reduce
 from fitq_worker.engine.samples import Samples, numbers, ragged
-from fitq_worker.engine.schedule import SCHEDULES, Schedule, tabulated
+from fitq_worker.engine.schedule import SCHEDULES, Schedule, distinct, tabulated
 from fitq_worker.engine.space import Space, quadratic, sampled, space_of
 
-#: Losses kept while fits are descended together: 256 MiB of float32.
-DESCENT_LOSSES = 1 << 26
+#: Fits are descended together as long as the losses they keep, and the schedules they follow, are no more than this:
+#: 256 MiB of float32.
+DESCENT_NUMBERS = 1 << 26
 
 
 class Plan(NamedTuple):
@@ -92,7 +93,7 @@ def _descend(jobs: pa.RecordBatch, plan: Plan, problem: Problem, start: Tensor, 
     hyper, optimizer = hyperparameters(jobs), plan.shape["optimizer"]
     problem = type(problem)(*(field.to(start.dtype) for field in problem))
     parts = []
-    for at in _slices(plan.shape["trace"], hyper["steps"], plan.width):
+    for at in _slices(hyper, plan):
         own = {name: values[at] for name, values in hyper.items()}
         part = type(problem)(*(field[..., at].contiguous() for field in problem))
         fits, schedule = _fits(optimizer, own, start), _schedule(optimizer, own, part, plan.shared)
@@ -121,15 +122,24 @@ def _schedule(optimizer: str, hyper: Hyper, problem: Quadratic | Sampled, shared
     return Schedule(schedule.table, torch.zeros(batch, dtype=torch.int64, device=device))
 
 
-def _slices(trace: str, steps: NDArray[np.int32], width: int) -> Iterator[slice]:
-    """Slices of at most `width` fits, fewer where different step limits make many different steps to record."""
-    start = 0
-    while start < len(steps):
-        stop = min(start + width, len(steps))
-        while stop - start > 1 and len(_recorded(trace, steps[start:stop])[0]) * (stop - start) > DESCENT_LOSSES:
+def _slices(hyper: Hyper, plan: Plan) -> Iterator[slice]:
+    """Slices of at most `plan.width` fits, fewer where they differ so much that what they keep would not fit memory."""
+    start, end = 0, len(hyper["steps"])
+    while start < end:
+        stop = min(start + plan.width, end)
+        while stop - start > 1 and _numbers_kept(hyper, plan, slice(start, stop)) > DESCENT_NUMBERS:
             stop = start + (stop - start) // 2
         yield slice(start, stop)
         start = stop
+
+
+def _numbers_kept(hyper: Hyper, plan: Plan, at: slice) -> int:
+    """The losses that fits record together, and the entries of the tables of their schedules."""
+    steps = hyper["steps"][at]
+    losses = len(_recorded(plan.shape["trace"], steps)[0]) * len(steps)
+    optimizer, own = plan.shape["optimizer"], {name: values[at] for name, values in hyper.items()}
+    width = 1 if plan.shared else len(distinct(optimizer, own)[0]["gamma"])
+    return max(losses, width * int(steps.max()) * 4)
 
 
 def _recorded(trace: str, steps: NDArray[np.int32]) -> tuple[list[int], NDArray[np.int64] | None]:
