@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from typing import NamedTuple
 
 from fitq_shared.errors import FitqError
 from fitq_shared.settings import Settings, masked
 from fitq_shared.store import Store
+from fitq_worker.compiler import cxx_compiler
 from fitq_worker.devices import CPU, chosen, cuda_devices, usable_cores
 
 
@@ -44,6 +43,6 @@ def _devices(request: str) -> Finding:
 
 
 def _compiler() -> Finding:
-    found = next(filter(None, map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))), None)
+    found = cxx_compiler()
     detail = found or "no C++ compiler: fits run without compiled loops"
     return Finding("compiler", found is not None, detail, required=False)

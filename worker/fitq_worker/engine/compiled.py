@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fitq_worker.compiler import cxx_compiler
 from fitq_worker.engine.descent import Fits, StepBlock, block_steps, step_block
 from fitq_worker.engine.losses import Problem, Quadratic
 from fitq_worker.engine.optimizers import HYPERPARAMETERS, OPTIMIZERS, Moments
@@ -161,24 +162,16 @@ def _start_build(kernel: Kernel) -> None:
     """Build in a process of low priority that survives this one; at most once in the life of this process."""
     log.info("building kernel %s in the background", kernel.file.name)
     with kernel.file.with_suffix(".log").open("wb") as output:
-        command = [
-            sys.executable,
-            "-m",
-            __name__,
-            kernel.optimizer,
-            str(kernel.degree),
-            str(int(kernel.triangular)),
-            kernel.device,
-        ]
+        command = [sys.executable, "-m", __name__, json.dumps(kernel)]
         subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 @cache
 def _compiler() -> bool:
-    found = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+    found = cxx_compiler() is not None
     if not found:
         log.warning("no C++ compiler (g++ or clang++): the engine runs eager, about ten times slower; results are the same")
-    return bool(found)
+    return found
 
 
 def _cache() -> Path:
@@ -196,5 +189,4 @@ def _fingerprint(device: str) -> str:
 
 if __name__ == "__main__":
     os.nice(19)
-    optimizer, degree, triangular, dtype, shared, device = sys.argv[1:]
-    build(Kernel(optimizer, int(degree), bool(int(triangular)), dtype, bool(int(shared)), device))
+    build(Kernel(*json.loads(sys.argv[1])))
