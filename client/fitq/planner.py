@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fitq_shared.frames import SHAPE_COLUMNS
-from fitq_shared.trace import recorded_steps
+from fitq_shared.frames import SHAPE_COLUMNS, sample_counts
+from fitq_shared.trace import recorded_counts
 
 #: What a chunk holds at most (a single job may exceed it and then is a chunk of its own).
 MAX_CHUNK_JOBS = 8192
@@ -102,9 +102,9 @@ def _by_shape(batch: pa.RecordBatch) -> Iterator[tuple[Shape, pa.RecordBatch]]:
 
 def _loads(batch: pa.RecordBatch) -> Loads:
     """What each job takes of a chunk: shares of its jobs, sample bytes, trace bytes and seconds; shape (jobs, 4)."""
-    samples = pc.coalesce(pc.list_value_length(batch["x"]), batch["count"], 0).to_numpy(zero_copy_only=False)
+    samples = sample_counts(batch)
     steps = batch["steps"].to_numpy()
-    losses = _losses_kept(batch["trace"][0].as_py(), steps)
+    losses = recorded_counts(batch["trace"][0].as_py(), steps)
     coefficients = batch["degree"].to_numpy() + 1
     shares = [
         np.full(len(steps), 1 / MAX_CHUNK_JOBS),
@@ -113,9 +113,3 @@ def _loads(batch: pa.RecordBatch) -> Loads:
         steps * (coefficients * (SECONDS_PER_COEFFICIENT_STEP / MAX_CHUNK_SECONDS)),
     ]
     return np.stack(shares, axis=1)
-
-
-def _losses_kept(trace: str, steps: NDArray[np.int32]) -> NDArray[np.int64]:
-    """How many losses a trace keeps for each number of steps."""
-    different, inverse = np.unique(steps, return_inverse=True)
-    return np.array([len(recorded_steps(trace, int(number))) for number in different])[inverse]

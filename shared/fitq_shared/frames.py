@@ -10,7 +10,10 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from fitq_shared.errors import FrameError
 from fitq_shared.jobs import FitJob, Samples
@@ -142,6 +145,12 @@ def jobs_batch(jobs: Sequence[FitJob], first_index: int = 0) -> pa.RecordBatch:
         pa.array(columns.get(field.name) or [getattr(job, field.name) for job in jobs], field.type) for field in JOB_SCHEMA
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=JOB_SCHEMA)
+
+
+def sample_counts(jobs: pa.RecordBatch) -> NDArray[np.int64]:
+    """Number of samples of each job, given or to be drawn."""
+    counts = pc.coalesce(pc.list_value_length(jobs["x"]), jobs["count"])
+    return np.asarray(counts.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def encode(batch: pa.RecordBatch) -> bytes:

@@ -20,3 +20,9 @@ def recorded_steps(trace: str, steps: int) -> NDArray[np.int64]:
     if kind == "every":
         return np.append(np.arange(0, steps, int(number)), steps)
     return np.unique(np.rint(np.linspace(0, steps, int(number))).astype(np.int64))
+
+
+def recorded_counts(trace: str, steps: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Number of losses that a trace holds for each number of steps in `steps`."""
+    limits, place = np.unique(steps, return_inverse=True)
+    return np.array([len(recorded_steps(trace, int(limit))) for limit in limits], dtype=np.int64)[place]

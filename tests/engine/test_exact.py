@@ -1,16 +1,15 @@
 """The least-squares side of a result against numpy, and against certified data."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.polynomial import Polynomial
-from numpy.typing import NDArray
 
 from fitq_shared.frames import jobs_batch
 from fitq_shared.jobs import Basis, FitJob
+from fitq_worker.certified import read
 from fitq_worker.engine import fit
 
 
@@ -100,24 +99,15 @@ def test_warm_start_from_the_optimum_stays_there() -> None:
         assert result["status"] == "converged"
 
 
-def nist(folder: Path, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64], list[float]]:
-    """x, y and the certified coefficients, lowest power first, of one NIST StRD linear regression data set."""
-    lines = (folder / "nist" / f"{name}.dat").read_text().splitlines()
-    certified = [float(match[1]) for line in lines if (match := re.match(r"\s*B\d+\s+(\S+)\s+\S+", line))]
-    start = next(n for n, line in enumerate(lines) if re.match(r"\s*Data:\s+y\s+x", line))
-    table = np.array([[float(word) for word in line.split()] for line in lines[start + 1 :] if line.strip()])
-    return table[:, 1], table[:, 0], certified
-
-
 @pytest.mark.parametrize(
     ("name", "digits"),
     [("Norris", 12), ("Pontius", 12), ("Wampler1", 9), ("Wampler2", 12), ("Wampler4", 9), ("Wampler5", 8), ("Filip", 13)],
 )
 def test_exact_solution_has_the_certified_digits(shared_data: Path, name: str, digits: int) -> None:
     """Correct digits (log relative error) of the certified coefficients of NIST's hardest polynomials."""
-    x, y, certified = nist(shared_data, name)
+    _, x, y, certified, *_ = read(shared_data / "nist" / f"{name}.dat")
 
-    result = solve(x=x.tolist(), y=y.tolist(), degree=len(certified) - 1)
+    result = solve(x=x, y=y, degree=len(certified) - 1)
 
     error = np.abs(np.array(result["exact_coefficients"][::-1]) / certified - 1).max()
     assert -np.log10(max(error, 1e-16)) >= digits

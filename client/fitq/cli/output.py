@@ -15,10 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from fitq.summary import status_style
+from fitq.writers import JSON_SCHEMA
 from fitq_shared.manifest import Manifest
-
-#: Version of the layout of the JSON documents.
-JSON_SCHEMA = 1
 
 _SECONDS_BETWEEN_LINES = 2.0
 

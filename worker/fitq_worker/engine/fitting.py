@@ -57,9 +57,9 @@ def fit(
     plan = _plan(jobs, place, path, on_block or _nothing)
     name = "cpu" if place.type == "cpu" else f"{place} {torch.cuda.get_device_name(place)}"
     rows, results, traces = [], [], []
-    for tile, samples in sample_tiles(jobs, place):
-        outcome, losses = fit_tile(jobs.take(pa.array(tile)), samples, plan)
-        rows.append(tile)
+    for tile in sample_tiles(jobs, place):
+        outcome, losses = fit_tile(tile, plan)
+        rows.append(tile.rows)
         results.append(result_frame(outcome, name))
         traces.append(trace_frame(outcome, losses))
     back = np.argsort(np.concatenate(rows))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status
-from fitq_shared.trace import recorded_steps
+from fitq_shared.trace import recorded_counts
 from fitq_worker.engine.arithmetic import square_root
 from fitq_worker.engine.exact import condition, excess, least_squares, raw_powers
 from fitq_worker.engine.reduction import Reduced
@@ -112,7 +112,7 @@ def trace_frame(outcome: Outcome, losses: Tensor) -> pa.RecordBatch:
     A fit that was not descended has a null in place of its losses.
     """
     jobs = outcome.jobs if len(losses) else outcome.jobs.slice(0, 0)
-    lengths = _trace_lengths(jobs)
+    lengths = recorded_counts(jobs["trace"][0].as_py(), numbers(jobs["steps"])) if len(jobs) else np.empty(0, np.int64)
     descended = ~_array(outcome.invalid | ~_determined(outcome.reduced))[: len(jobs)]
     lengths = np.where(descended, lengths, 0)
     by_fit = np.ascontiguousarray(_array(losses).T[: len(jobs)])
@@ -122,12 +122,6 @@ def trace_frame(outcome: Outcome, losses: Tensor) -> pa.RecordBatch:
     lists = pa.ListArray.from_arrays(offsets, _nullable(values), mask=pa.array(~descended))
     columns = [jobs["index"], jobs["id"], jobs["trace"], jobs["steps"], lists]
     return pa.RecordBatch.from_arrays(columns, schema=TRACE_SCHEMA)
-
-
-def _trace_lengths(jobs: pa.RecordBatch) -> NDArray[np.int64]:
-    steps, place = np.unique(numbers(jobs["steps"]), return_inverse=True)
-    trace = jobs["trace"][0].as_py() if len(jobs) else "none"
-    return np.array([len(recorded_steps(trace, int(number))) for number in steps], dtype=np.int64)[place]
 
 
 def _determined(reduced: Reduced) -> Tensor:

@@ -45,7 +45,7 @@ class Reduced(NamedTuple):
 class Points(NamedTuple):
     """The samples as the other losses need them; float64."""
 
-    basis: Tensor  # (P, N, B), the orthonormal polynomials at the points
+    basis: list[Tensor]  # P of (N, B), the orthonormal polynomials at the points
     y: Tensor  # (N, B)
     weights: Tensor  # (N, B), their sum is 1
 
@@ -63,7 +63,7 @@ def reduce(samples: Samples, degree: int) -> tuple[Reduced, Points]:
     used = inside.sum(0)
     rank = _rank(hessenberg, used)
     reduced = Reduced(middle, half_width, mean, scale, varies, hessenberg, target, floor, rank, used)
-    return reduced, Points(torch.stack(basis), y, weights)
+    return reduced, Points(basis, y, weights)
 
 
 def _domain(x: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fitq_shared.frames import sample_counts
 from fitq_shared.sampling import draw_samples
 
 Floats = NDArray[np.float64]
@@ -34,22 +35,25 @@ class Samples(NamedTuple):
     invalid: Tensor  # (B,) bool
 
 
-def sample_tiles(jobs: pa.RecordBatch, device: torch.device) -> Iterator[tuple[NDArray[np.int64], Samples]]:
-    """Rows of the jobs and their sample sets, in tiles of similar length, each at most TILE_SAMPLES (or one job)."""
-    lengths = _lengths(jobs)
+class Tile(NamedTuple):
+    """Some jobs of a frame, where they stand in it, and their sample sets."""
+
+    rows: NDArray[np.int64]
+    jobs: pa.RecordBatch
+    samples: Samples
+
+
+def sample_tiles(jobs: pa.RecordBatch, device: torch.device) -> Iterator[Tile]:
+    """The jobs in tiles of similar numbers of samples, each at most TILE_SAMPLES (or one job)."""
+    lengths = sample_counts(jobs)
     order = np.argsort(lengths, kind="stable")
     start = 0
     while start < len(order):
         width = _tile_width(lengths[order[start:]], TILE_SAMPLES[device.type])
         rows = order[start : start + width]
-        yield rows, _screened(*_padded(jobs.take(pa.array(rows)), lengths[rows]), device)
+        taken = jobs.take(pa.array(rows))
+        yield Tile(rows, taken, _screened(*_padded(taken, lengths[rows]), device))
         start += width
-
-
-def _lengths(jobs: pa.RecordBatch) -> NDArray[np.int64]:
-    explicit = pc.list_value_length(jobs["x"])
-    counts = pc.coalesce(explicit, jobs["count"])
-    return np.asarray(counts.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def _tile_width(lengths: NDArray[np.int64], samples: int) -> int:

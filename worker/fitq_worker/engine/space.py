@@ -26,14 +26,18 @@ class Space(NamedTuple):
         return self.in_units_of_y(w if self.factor is None else multiply_upper(self.factor, w))
 
     def from_orthonormal(self, coordinate: Tensor) -> Tensor:
-        """The other way round."""
-        scaled = torch.cat([coordinate[:1] - self.offset, coordinate[1:]]) / self.unit
+        """The inverse of `to_orthonormal`."""
+        scaled = self.in_own_units(coordinate)
         return scaled if self.factor is None else solve_upper(self.factor, scaled[:, None])[:, 0]
 
     def in_units_of_y(self, w: Tensor) -> Tensor:
         """Coefficients of the same basis for y itself: the first polynomial of every basis is the constant 1."""
         scaled = w * self.unit
         return torch.cat([scaled[:1] + self.offset, scaled[1:]])
+
+    def in_own_units(self, coefficients: Tensor) -> Tensor:
+        """The inverse of `in_units_of_y`."""
+        return torch.cat([coefficients[:1] - self.offset, coefficients[1:]]) / self.unit
 
 
 def space_of(basis: str, reduced: Reduced) -> Space:
@@ -47,8 +51,7 @@ def space_of(basis: str, reduced: Reduced) -> Space:
 def quadratic(space: Space, reduced: Reduced) -> Quadratic:
     """The mean of squares in these coordinates, float64."""
     size, batch = reduced.target.shape
-    optimum = coordinates(reduced)
-    target = torch.cat([optimum[:1] - space.offset, optimum[1:]]) / space.unit
+    target = space.in_own_units(coordinates(reduced))
     ratio = reduced.scale / space.unit
     factor = target.new_empty(0, batch) if space.factor is None else _upper_rows(space.factor, size)
     return Quadratic(factor, target, reduced.floor * ratio * ratio)
@@ -56,22 +59,22 @@ def quadratic(space: Space, reduced: Reduced) -> Quadratic:
 
 def sampled(space: Space, points: Points, delta: Tensor) -> Sampled:
     """The residuals in these coordinates, float64; `delta` is (B,), in units of y."""
-    design = points.basis if space.factor is None else _product(points.basis, space.factor)
+    columns = points.basis if space.factor is None else _columns(points.basis, space.factor)
     inside = points.weights > 0
     target = torch.where(inside, (points.y - space.offset) / space.unit, 0.0)
-    return Sampled(design, target, points.weights, space.unit, delta)
+    return Sampled(torch.stack(columns), target, points.weights, space.unit, delta)
 
 
 def _upper_rows(factor: Tensor, size: int) -> Tensor:
     return torch.stack([factor[i, j] for i in range(size) for j in range(i, size)])
 
 
-def _product(basis: Tensor, factor: Tensor) -> Tensor:
-    """Columns of another basis from the orthonormal ones, (P, N, B)."""
+def _columns(basis: list[Tensor], factor: Tensor) -> list[Tensor]:
+    """The polynomials of another basis at the points, from the orthonormal ones."""
     columns = []
     for k in range(len(factor)):
         column = basis[0] * factor[0, k]
         for j in range(1, k + 1):
             column = column + basis[j] * factor[j, k]
         columns.append(column)
-    return torch.stack(columns)
+    return columns

@@ -21,7 +21,7 @@ from fitq_worker.engine.losses import LOSSES, Problem, Quadratic, Sampled
 from fitq_worker.engine.optimizers import HYPERPARAMETERS, OPTIMIZERS, Hyper
 from fitq_worker.engine.outcome import Outcome
 from fitq_worker.engine.reduction import Points, Reduced, reduce
-from fitq_worker.engine.samples import Samples, numbers, ragged
+from fitq_worker.engine.samples import Tile, numbers, ragged
 from fitq_worker.engine.schedule import SCHEDULES, Schedule, distinct, tabulated
 from fitq_worker.engine.space import Space, quadratic, sampled, space_of
 
@@ -43,8 +43,9 @@ class Plan(NamedTuple):
     on_block: Callable[[], None]
 
 
-def fit_tile(jobs: pa.RecordBatch, samples: Samples, plan: Plan) -> tuple[Outcome, Tensor]:
+def fit_tile(tile: Tile, plan: Plan) -> tuple[Outcome, Tensor]:
     """Fit the jobs on their sample sets; returns what results are made of and the traces, (T, B) in units of y."""
+    _, jobs, samples = tile
     reduced, points = reduce(samples, plan.shape["degree"])
     space = space_of(plan.shape["basis"], reduced)
     if plan.shape["optimizer"] == "exact":
