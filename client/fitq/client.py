@@ -218,7 +218,7 @@ def _sorted(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
 
 def _steps(traces: pa.Table) -> pa.Array:
     """The recorded steps of each row of a table of TRACE_SCHEMA."""
-    kinds = list(zip(traces["trace"].to_pylist(), traces["steps"].to_pylist(), strict=True))
+    kinds = list(zip(*(traces[name].to_pylist() for name in ("trace", "steps", "made")), strict=True))
     different = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
     steps = pa.array([recorded_steps(*kind) for kind in different], _STEPS_SCHEMA)
     return steps.take(pa.array([different[kind] for kind in kinds], pa.int64()))

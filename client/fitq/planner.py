@@ -110,6 +110,6 @@ def _loads(batch: pa.RecordBatch) -> Loads:
         np.full(len(steps), 1 / MAX_CHUNK_JOBS),
         samples * (_BYTES_PER_SAMPLE / MAX_CHUNK_SAMPLES_BYTES),
         losses * (_BYTES_PER_LOSS / MAX_CHUNK_TRACES_BYTES),
-        steps * (coefficients * (SECONDS_PER_COEFFICIENT_STEP / MAX_CHUNK_SECONDS)),
+        steps * batch["restarts"].to_numpy() * (coefficients * (SECONDS_PER_COEFFICIENT_STEP / MAX_CHUNK_SECONDS)),
     ]
     return np.stack(shares, axis=1)

@@ -57,7 +57,7 @@ def rendered(summary: Summary, results: pa.Table) -> RenderableType:
 
 def status_style(status: str) -> str:
     """Colour of a status: green is good, yellow fell short, red failed."""
-    return {Status.CONVERGED: "green", Status.MAX_STEPS: "yellow"}.get(Status(status), "red")
+    return {Status.CONVERGED: "green", Status.MAX_STEPS: "yellow", Status.STALLED: "yellow"}.get(Status(status), "red")
 
 
 def _messages(results: pa.Table) -> dict[str, str]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fitq_shared.errors import FrameError
 from fitq_shared.jobs import FitJob, Samples
 
-FRAME_VERSION = 1
+FRAME_VERSION = 2
 #: zstd's fast end: losses hardly compress, and a higher level costs three times the time for a tenth fewer bytes.
 ZSTD_LEVEL = -7
 
@@ -28,10 +28,12 @@ _floats = pa.list_(pa.float64())
 class Status(StrEnum):
     """How one fit ended."""
 
-    #: The descent ended within the job's tolerance of the least-squares optimum.
+    #: The descent ended within the job's tolerance of the optimum, or by `ftol` or `gtol` where no optimum is known.
     CONVERGED = "converged"
     #: The step limit came first; `gap` says how far from the optimum.
     MAX_STEPS = "max_steps"
+    #: `ftol` or `gtol` stopped the descent before it came within the tolerance of the optimum.
+    STALLED = "stalled"
     #: The loss became infinite, or ended above where it began.
     DIVERGED = "diverged"
     #: The samples do not determine the coefficients: too few points, or too few different x.
@@ -61,6 +63,7 @@ JOB_SCHEMA = pa.schema(
         ("basis", pa.string()),
         ("loss", pa.string()),
         ("delta", pa.float64()),
+        ("ridge", pa.float64()),
         ("optimizer", pa.string()),
         ("dtype", pa.string()),
         ("lr", pa.float64()),
@@ -78,8 +81,15 @@ JOB_SCHEMA = pa.schema(
         ("momentum_decay", pa.float64()),
         ("seed", pa.int64()),
         ("init", _floats),
+        ("init_exact", pa.bool_()),
+        ("restarts", pa.int32()),
+        ("ftol", pa.float64()),
+        ("patience", pa.int32()),
+        ("gtol", pa.float64()),
         ("tolerance", pa.float64()),
         ("trace", pa.string()),
+        ("absolute_sigma", pa.bool_()),
+        ("covariance", pa.bool_()),
     ],
     metadata={"fitq.kind": "jobs", "fitq.version": str(FRAME_VERSION)},
 )
@@ -105,9 +115,12 @@ RESULT_SCHEMA = pa.schema(
         ("r2", pa.float64()),
         ("rmse", pa.float64()),
         ("stderr", _floats),
+        ("covariance", _floats),
         ("condition", pa.float64()),
         ("rank", pa.int32()),
         ("samples_used", pa.int32()),
+        ("samples_dropped", pa.int32()),
+        ("restart", pa.int32()),
         ("seed", pa.int64()),
         ("device", pa.string()),
         ("chunk", pa.int32()),
@@ -115,13 +128,14 @@ RESULT_SCHEMA = pa.schema(
     metadata={"fitq.kind": "results", "fitq.version": str(FRAME_VERSION)},
 )
 
-#: `steps` and `trace` say which step each loss belongs to, through `fitq_shared.trace.recorded_steps`.
+#: `trace`, `steps` (the limit) and `made` say which step each loss belongs to, through `fitq_shared.trace.recorded_steps`.
 TRACE_SCHEMA = pa.schema(
     [
         pa.field("index", pa.int64(), nullable=False),
         pa.field("id", pa.string(), nullable=False),
         ("trace", pa.string()),
         ("steps", pa.int32()),
+        ("made", pa.int32()),
         ("loss", pa.list_(pa.float32())),
     ],
     metadata={"fitq.kind": "traces", "fitq.version": str(FRAME_VERSION)},
@@ -138,6 +152,8 @@ def jobs_batch(jobs: Sequence[FitJob], first_index: int = 0) -> pa.RecordBatch:
         "spread": [spec and spec.spread for spec in samples],
         "noise": [None if spec is None else spec.noise for spec in samples],
         "eps": [job.effective_eps for job in jobs],
+        "init": [None if job.init == "exact" else job.init for job in jobs],
+        "init_exact": [job.init == "exact" for job in jobs],
         "weight_decay": [job.effective_weight_decay for job in jobs],
         "samples_seed": [_samples_seed(job, spec) for job, spec in zip(jobs, samples, strict=True)],
     }

@@ -19,6 +19,7 @@ MAX_DEGREE = 30
 MAX_SAMPLES = 100_000
 MAX_STEPS = 1_000_000
 MAX_ID_LENGTH = 200
+MAX_RESTARTS = 1000
 
 Basis = Literal["orthogonal", "chebyshev", "legendre", "power"]
 Loss = Literal["mse", "huber", "l1", "log_cosh"]
@@ -29,6 +30,7 @@ Degree = Annotated[int, msgspec.Meta(ge=0, le=MAX_DEGREE)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES)]
 Steps = Annotated[int, msgspec.Meta(ge=1, le=MAX_STEPS)]
 Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Restarts = Annotated[int, msgspec.Meta(ge=1, le=MAX_RESTARTS)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -74,6 +76,8 @@ class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     #: r = p(x) - y in units of y.
     loss: Loss = "mse"
     delta: Positive = 1.0
+    #: Added to the loss: ridge times the sum of squares of the basis coefficients, in units of y, all but the constant's.
+    ridge: NotNegative = 0.0
     #: Each as torch.optim has it; `exact` solves the least-squares problem without a descent.
     optimizer: Optimizer = "nadam"
     #: Precision of the descent; everything else is float64.
@@ -104,11 +108,23 @@ class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     momentum_decay: NotNegative = 4e-3
     #: Key of the generator that draws the starting coefficients, and the samples unless `samples.seed` is given.
     seed: Seed = 0
-    #: Starting coefficients in powers of raw x, highest first; drawn from N(0, 1) in the basis when None.
-    init: list[float] | None = None
+    #: Starting coefficients in powers of raw x, highest first; `exact` starts at the least-squares solution; drawn from
+    #: N(0, 1) in the basis when None.
+    init: list[float] | Literal["exact"] | None = None
+    #: Descents from so many starts, of which the one with the lowest loss is kept; all but the first are drawn.
+    restarts: Restarts = 1
+    #: Stop when the loss has not fallen by this share of it within `patience` steps; None never does.
+    ftol: NotNegative | None = None
+    patience: Steps = 100
+    #: Stop when the norm of the gradient, in the coordinates of the descent, is at most this; None never does.
+    gtol: NotNegative | None = None
     #: The fit is `converged` when it ends with a gap (in units of the variance of y) of at most this.
     tolerance: NotNegative = 1e-3
     trace: Trace = "points:100"
+    #: The weights are 1 / sigma^2: standard errors and covariance are not scaled by the residual variance.
+    absolute_sigma: bool = False
+    #: Return the covariance matrix of the coefficients.
+    covariance: bool = False
 
     @property
     def effective_eps(self) -> float:
@@ -156,11 +172,15 @@ _EXPECTED = {
     "optimizer": f"expected one of {', '.join(get_args(Optimizer))}",
     "schedule": f"expected one of {', '.join(get_args(Schedule))}",
     "dtype": f"expected one of {', '.join(get_args(Dtype))}",
+    "init": "expected a list of numbers, highest power first, or exact",
     "trace": "expected none, full, every:K or points:N with N >= 2",
 }
 
 #: Fields whose limits an infinite number would pass.
-_MUST_BE_FINITE = ("polynomial", "init", "lr", "delta", "tolerance", "gamma", "eps", "weight_decay", "momentum_decay")
+_MUST_BE_FINITE = (
+    "polynomial", "init", "lr", "delta", "tolerance", "gamma", "eps", "weight_decay", "momentum_decay", "ridge",
+    "ftol", "gtol",
+)  # fmt: skip
 
 _json_decoder = msgspec.json.Decoder(FitJob)
 
@@ -216,7 +236,7 @@ def _rules(job: FitJob) -> list[tuple[str, bool, str]]:
         ("x", points > MAX_SAMPLES, f"at most {MAX_SAMPLES} points a job"),
         ("weights", job.weights is not None and len(job.weights) != points, "one weight for each point of x"),
         ("samples", job.samples is not None and not generated, "samples describe how a polynomial is drawn; give one"),
-        ("init", job.init is not None and len(job.init) != job.degree + 1, f"degree + 1 = {job.degree + 1} numbers"),
+        ("init", _has_other_length(job.init, job.degree + 1), f"degree + 1 = {job.degree + 1} numbers, or exact"),
         (
             "optimizer",
             job.optimizer == "exact" and job.loss != "mse",
@@ -228,10 +248,14 @@ def _rules(job: FitJob) -> list[tuple[str, bool, str]]:
     ]
 
 
-def _finite(value: Sequence[float] | float | None) -> bool:
-    if value is None:
+def _has_other_length(init: list[float] | str | None, size: int) -> bool:
+    return isinstance(init, list) and len(init) != size
+
+
+def _finite(value: list[float] | float | str | None) -> bool:
+    if value is None or isinstance(value, str):
         return True
-    return all(map(math.isfinite, value)) if isinstance(value, Sequence) else math.isfinite(value)
+    return all(math.isfinite(number) for number in value) if isinstance(value, list) else math.isfinite(value)
 
 
 def _job_error(error: msgspec.ValidationError, fields: object) -> JobError:

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
 
-#: Streams: independent sequences under the same seed.
+#: Streams: independent sequences under the same seed. Restart r draws its start from stream START + r.
 X, NOISE, START = 1, 2, 3
 
 _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
@@ -44,9 +44,9 @@ _FAR_TAIL = (
 )  # fmt: skip
 
 
-def normals(seeds: Integers, stream: int, count: int) -> Floats:
-    """Standard normal numbers 0..count-1 of `stream` for each seed: float64 of shape (count, len(seeds))."""
-    offset = np.array([stream], dtype=np.uint64) * _GOLDEN_GAMMA  # an array: only arrays wrap around silently
+def normals(seeds: Integers, stream: int | Integers, count: int) -> Floats:
+    """Standard normal numbers 0..count-1 of `stream`, one or one each, for each seed: float64, (count, len(seeds))."""
+    offset = np.atleast_1d(stream).astype(np.uint64) * _GOLDEN_GAMMA  # an array: only arrays wrap around silently
     keys = _mixed(_mixed(seeds.astype(np.uint64) * _GOLDEN_GAMMA) + offset)
     counters = np.arange(1, count + 1, dtype=np.uint64)[:, None] * _GOLDEN_GAMMA
     return _normal_quantile(_mixed(keys + counters))

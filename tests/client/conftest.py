@@ -65,4 +65,11 @@ def _result(job: dict[str, Any], chunk: int) -> dict[str, Any]:
 
 
 def _trace(job: dict[str, Any]) -> dict[str, Any]:
-    return {"index": job["index"], "id": job["id"], "trace": "full", "steps": len(LOSSES) - 1, "loss": LOSSES}
+    return {
+        "index": job["index"],
+        "id": job["id"],
+        "trace": "full",
+        "steps": len(LOSSES) - 1,
+        "made": len(LOSSES) - 1,
+        "loss": LOSSES,
+    }

@@ -23,6 +23,7 @@ _JOB_FIELDS: dict[str, tuple[Any, str]] = {
     "basis": (click.Choice(get_args(Basis)), "Basis of the descent"),
     "loss": (click.Choice(get_args(Loss)), "What is minimised"),
     "delta": (float, "huber: residual from which on it is linear, in units of y"),
+    "ridge": (float, "Penalty on the squares of the basis coefficients"),
     "optimizer": (click.Choice(get_args(Optimizer)), "As torch.optim has them; exact solves without a descent"),
     "dtype": (click.Choice(get_args(Dtype)), "Precision of the descent"),
     "lr": (float, "Learning rate"),
@@ -38,9 +39,18 @@ _JOB_FIELDS: dict[str, tuple[Any, str]] = {
     "nesterov": (bool, "sgd: Nesterov's momentum"),
     "smoothing": (float, "rmsprop: decay of the mean square"),
     "momentum_decay": (float, "nadam: decay of the momentum"),
+    "restarts": (int, "Starts, of which the best is kept"),
+    "init": (click.Choice(["exact"]), "Start at the least-squares solution"),
+    "ftol": (float, "Stop when the loss falls by less than this share within patience"),
+    "patience": (int, "Steps that ftol looks back"),
+    "gtol": (float, "Stop at this norm of the gradient"),
     "tolerance": (float, "Gap of a converged fit"),
     "trace": (str, "Losses to keep: none, full, every:K, points:N"),
+    "absolute_sigma": (bool, "Weights are 1 / sigma^2"),
+    "covariance": (bool, "Return the covariance of the coefficients"),
 }
+#: What is shown as the default of a field that has none.
+_WHERE_NONE = {"init": "drawn", "ftol": "never", "gtol": "never"}
 _CSV_OPTIONS = ("group", "x", "y", "weights")
 #: Option -> the field of Samples that it sets.
 _SAMPLES_OPTIONS = {"samples": "count", "spread": "spread", "noise": "noise"}
@@ -101,7 +111,7 @@ def input_options(command: Command) -> Command:
 
 def _field_option(name: str, kind: Any, text: str, default: object) -> Callable[[Command], Command]:
     # The default is only shown: an option that is not given must not override the field of a job.
-    shown = "by optimizer" if default is None else default
+    shown = _WHERE_NONE.get(name, "by optimizer") if default is None else default
     return click.option(f"--{name.replace('_', '-')}", type=kind, help=f"{text}  [default: {shown}]")
 
 

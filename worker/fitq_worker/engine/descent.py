@@ -7,7 +7,7 @@ what else is in the batch. Steps run in blocks of K, which is what gets compiled
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,10 @@ from torch import Tensor
 from fitq_worker.engine.losses import LOSSES, Problem, Quadratic
 from fitq_worker.engine.optimizers import OPTIMIZERS, Moments
 from fitq_worker.engine.schedule import Schedule
+from fitq_worker.engine.stopping import CHECK_STEPS, Criteria, End, Progress, at_start, looked_at
 
+#: Steps between two looks at whether so few fits are left that the batch is made smaller.
+COMPACTION_STEPS = 64
 #: One block of steps: `step_block` with loss and optimizer filled in, or a compiled kernel of the same.
 StepBlock = Callable[[Tensor, Moments, Problem, "Fits", Tensor, Tensor], tuple[Tensor, Moments, Tensor]]
 
@@ -29,11 +32,23 @@ class Fits(NamedTuple):
     constants: Tensor
 
 
-class Descent(NamedTuple):
-    """Final coefficients (P, B) and the recorded losses (T, B)."""
+class How(NamedTuple):
+    """What runs the steps."""
 
-    w: Tensor
-    losses: Tensor
+    block: StepBlock
+    loss: str
+    optimizer: str
+    #: Called after each block; what it raises ends the descent.
+    on_block: Callable[[], None]
+
+
+class Descent(NamedTuple):
+    """How B fits with P coefficients ended."""
+
+    w: Tensor  # (P, B)
+    losses: Tensor  # (T, B), the recorded ones
+    made: Tensor  # (B,) int32, steps
+    end: Tensor  # (B,) int8, of `End`
 
 
 def block_steps(coefficients: int, triangular: bool) -> int:
@@ -58,11 +73,8 @@ def step_block(
     value, update = LOSSES[loss].value, OPTIMIZERS[optimizer].update
     losses = []
     for k in range(len(schedule)):
-        with torch.enable_grad():
-            leaf = w.detach().requires_grad_()
-            values = value(leaf, problem)
-            (gradient,) = torch.autograd.grad(values.sum(), leaf)
-        losses.append(values.detach())
+        values, gradient = differentiated(value, w, problem)
+        losses.append(values)
         moved, moments = update(w, gradient, moments, fits.lr * schedule[k, 0], fits.constants, schedule[k, 1:])
         w = torch.where(first + k < fits.steps, moved, w)
     return w, moments, torch.stack(losses)
@@ -73,28 +85,112 @@ def descend(
     start: Tensor,
     fits: Fits,
     schedule: Schedule,
+    criteria: Criteria,
     recorded: list[int],
-    block: StepBlock,
-    optimizer: str,
-    on_block: Callable[[], None],
+    how: How,
 ) -> Descent:
-    """Run every fit of the batch for its steps, keeping all losses of the steps in `recorded` (increasing).
+    """Run every fit of the batch until it ends, keeping all losses of the steps in `recorded` (increasing).
 
-    `start` is (P, B); `schedule` reaches one block beyond the last step. A fit's loss after its own last step is its
-    final one. `on_block` is called after each block; what it raises ends the descent.
+    `start` is (P, B); `schedule` reaches one block beyond the last step. A fit's loss after its own end is its final one.
     """
-    size, batch = start.shape
+    size, width = start.shape
     count, last = block_steps(size, is_triangular(problem)), int(fits.steps.max())
-    table = schedule.table.to(start)
-    numbers = torch.arange(last + 1, dtype=torch.int32, device=start.device)
-    w, moments = start, tuple(torch.zeros_like(start) for _ in range(OPTIMIZERS[optimizer].moments))
-    kept, place = start.new_empty(len(recorded), batch), 0
+    watched, uneven = bool(criteria.watched.any()), int(fits.steps.min()) < last
+    table, numbers = schedule.table.to(start), torch.arange(last + 1, dtype=torch.int32, device=start.device)
+    moments = tuple(torch.zeros_like(start) for _ in range(OPTIMIZERS[how.optimizer].moments))
+    progress = at_start(start, fits.steps)
+    left = _Left(None, start, moments, problem, fits, schedule.place, criteria, progress, start[0])
+    whole = Descent(start.clone(), start.new_empty(len(recorded), width), progress.made.clone(), progress.end.clone())
+    place = 0
     for first in range(0, last + 1, count):
+        if (watched or uneven) and first and first % COMPACTION_STEPS == 0:
+            left = _compacted(left, whole, recorded, first)
+            if not left.w.shape[1]:
+                return whole
         rows = table[first : first + count]
-        rows = rows if schedule.place is None else rows[..., schedule.place]
-        w, moments, losses = block(w, moments, problem, fits, numbers[first], rows)
-        while place < len(recorded) and recorded[place] < first + count:
+        rows = rows if left.place is None else rows[..., left.place]
+        w, moments, losses = how.block(left.w, left.moments, left.problem, left.fits, numbers[first], rows)
+        place = _keep(whole.losses, recorded, place, first, losses, left.at)
+        if watched and first % CHECK_STEPS == 0:
+            progress = _look(left, left.w, losses[0], first, how.loss)
+            w = torch.where(progress.end == End.LAST_STEP, w, progress.best_w)
+            left = left._replace(progress=progress, fits=left.fits._replace(steps=progress.made))
+        left = left._replace(w=w, moments=moments, latest=losses[-1])
+        how.on_block()
+    if watched:
+        left = left._replace(progress=_look(left, left.w, left.latest, last, how.loss))
+    if watched or uneven:
+        _settle(left, whole, recorded)
+        return whole
+    return whole._replace(w=left.w)
+
+
+class _Left(NamedTuple):
+    """The fits that have not been taken out of the batch yet; every tensor has them as its last axis."""
+
+    at: Tensor | None  # places in the whole batch; None is all of it
+    w: Tensor
+    moments: Moments
+    problem: Problem
+    fits: Fits
+    place: Tensor | None
+    criteria: Criteria
+    progress: Progress
+    latest: Tensor  # loss before the last step that was made
+
+
+def _keep(kept: Tensor, recorded: list[int], place: int, first: int, losses: Tensor, at: Tensor | None) -> int:
+    """Store what a block that began at step `first` has of the recorded losses; the next place in `recorded`."""
+    while place < len(recorded) and recorded[place] < first + len(losses):
+        if at is None:
             kept[place] = losses[recorded[place] - first]
-            place += 1
-        on_block()
-    return Descent(w, kept)
+        else:
+            kept[place, at] = losses[recorded[place] - first]
+        place += 1
+    return place
+
+
+def _look(left: _Left, w: Tensor, loss: Tensor, step: int, name: str) -> Progress:
+    gradient = None
+    if not bool(left.criteria.gtol.isnan().all()):
+        gradient = differentiated(LOSSES[name].value, w, left.problem)[1]
+    return looked_at(left.progress, left.criteria, w, loss, gradient, left.progress.made.clamp(max=step))
+
+
+def _compacted(left: _Left, whole: Descent, recorded: list[int], first: int) -> _Left:
+    """Without the fits that have ended, once they are half of the batch."""
+    # Those that ended within the last steps are still to be looked at.
+    running = left.fits.steps > first - CHECK_STEPS
+    if 2 * int(running.sum()) > len(running):
+        return left
+    _settle(left, whole, recorded)
+    rest: _Left = _taken(left, running.nonzero()[:, 0])
+    return rest if left.at is not None else rest._replace(at=running.nonzero()[:, 0])
+
+
+def _settle(left: _Left, whole: Descent, recorded: list[int]) -> None:
+    """Put coefficients, ends and the losses after them in their places; those of running fits are overwritten later."""
+    at = torch.arange(len(whole.made), device=whole.made.device) if left.at is None else left.at
+    watched, progress = left.criteria.watched, left.progress
+    whole.w[:, at] = torch.where(watched, progress.best_w, left.w)
+    whole.made[at], whole.end[at] = progress.made, progress.end
+    final = torch.where(watched, progress.best, left.latest)
+    after = torch.tensor(recorded, device=at.device)[:, None] >= progress.made
+    whole.losses[:, at] = torch.where(after, final, whole.losses[:, at])
+
+
+def _taken(tree: Any, at: Tensor) -> Any:
+    """The same structure with these places of the last axis of every tensor."""
+    if tree is None or isinstance(tree, Tensor):
+        return tree if tree is None else tree[..., at].contiguous()
+    parts = [_taken(part, at) for part in tree]
+    return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+
+
+def differentiated(value: Callable[[Tensor, Problem], Tensor], w: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+    """The losses, (B,), and their gradients, (P, B), by autograd."""
+    with torch.enable_grad():
+        leaf = w.detach().requires_grad_()
+        values = value(leaf, problem)
+        (gradient,) = torch.autograd.grad(values.sum(), leaf)
+    return values.detach(), gradient

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from fitq_worker.engine.arithmetic import square_root, tree_sum
 from fitq_worker.engine.basis import powers_of_t, solve_upper, to_raw_powers
-from fitq_worker.engine.reduction import Reduced
+from fitq_worker.engine.reduction import Reduced, coordinates
+from fitq_worker.engine.ridge import Penalised
+from fitq_worker.engine.space import Space
 
 
 class LeastSquares(NamedTuple):
@@ -17,30 +19,62 @@ class LeastSquares(NamedTuple):
 
     coefficients: Tensor  # (P, B) in powers of raw x
     loss: Tensor  # (B,) in units of y squared
-    stderr: Tensor  # (P, B) of the coefficients, scaled by the residual variance; NaN without degrees of freedom
+    #: (P, P, B), (B,): the covariance of the coefficients is variance * root root'. NaN without degrees of freedom.
+    root: Tensor
+    variance: Tensor
+
+    @property
+    def stderr(self) -> Tensor:
+        """Standard errors of the coefficients, (P, B)."""
+        return square_root(self.variance * tree_sum((self.root * self.root).transpose(0, 1)))
+
+    @property
+    def covariance(self) -> Tensor:
+        """Of the coefficients, (P, P, B)."""
+        products = self.root[:, None] * self.root[None]
+        return self.variance * tree_sum(products.movedim(2, 0))
 
 
-def coordinates(reduced: Reduced) -> Tensor:
-    """The optimum in the orthonormal basis, in units of y: (P, B)."""
-    coordinate = reduced.target * reduced.scale
-    return torch.cat([coordinate[:1] + reduced.mean, coordinate[1:]])
-
-
-def least_squares(reduced: Reduced) -> LeastSquares:
+def least_squares(reduced: Reduced, absolute: Tensor) -> LeastSquares:
     """Solve every fit exactly.
 
-    Standard errors are the roots of the diagonal of s^2 (X' W X)^-1 with s^2 = sum(w residual^2) / (points - P), where
-    X' W X = sum(w) R' R and R is the triangular factor of the powers of raw x.
+    The covariance is s^2 (X' W X)^-1 with s^2 = sum(w residual^2) / (points - P), or 1 for the fits that are `absolute`,
+    (B,) bool, where X' W X = sum(w) R' R and R is the triangular factor of the powers of raw x.
     """
-    size = len(reduced.target)
     factor = powers_of_t(reduced)
-    right = torch.cat([coordinates(reduced)[:, None], _identity(factor)], dim=1)
+    right = torch.cat([coordinates(reduced)[:, None], identity(factor)], dim=1)
     raw = to_raw_powers(solve_upper(factor, right), reduced)
-    solution, inverse = raw[:, 0], raw[:, 1:]
     loss = reduced.floor * reduced.scale * reduced.scale
-    freedom = (reduced.used - size).to(torch.float64)
-    variance = loss / torch.where(freedom > 0, freedom, torch.nan)
-    return LeastSquares(solution, loss, square_root(variance * tree_sum((inverse * inverse).transpose(0, 1))))
+    return LeastSquares(raw[:, 0], loss, raw[:, 1:], _variance(reduced, loss, absolute))
+
+
+def ridge_regression(reduced: Reduced, space: Space, penalty: Penalised, absolute: Tensor) -> LeastSquares:
+    """The same of a penalised problem; `loss` includes the penalty.
+
+    The covariance is s^2 A^-1 X' W X A^-1 with A = X' W X + sum(w) ridge: what the spread of y makes of the coefficients.
+    """
+    optimum = space.to_orthonormal(penalty.optimum)
+    distance = excess(optimum, reduced)
+    inverse = solve_upper(penalty.factor, identity(penalty.factor))
+    narrowed = inverse if space.factor is None else _product(space.factor, inverse)
+    root = _product(inverse, narrowed.transpose(0, 1))
+    spread = _product(space.factor, root) if space.factor is not None else root
+    raw = to_raw_powers(solve_upper(powers_of_t(reduced), torch.cat([optimum[:, None], spread], dim=1)), reduced)
+    squares = reduced.floor * reduced.scale * reduced.scale + distance
+    loss = penalty.floor * space.unit * space.unit
+    return LeastSquares(raw[:, 0], loss, raw[:, 1:], _variance(reduced, squares, absolute))
+
+
+def _variance(reduced: Reduced, squares: Tensor, absolute: Tensor) -> Tensor:
+    """Of the errors, over the sum of the weights; `squares` is the mean square of the residuals."""
+    freedom = (reduced.used - len(reduced.target)).to(torch.float64)
+    scaled = squares / torch.where(freedom > 0, freedom, torch.nan)
+    return torch.where(absolute, 1.0 / reduced.total, scaled)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Matrix product of (P, P, B) and (P, K, B), each sum in the order of a tree."""
+    return torch.stack([tree_sum(row[:, None] * right) for row in left])
 
 
 def raw_powers(coordinate: Tensor, reduced: Reduced) -> Tensor:
@@ -62,10 +96,11 @@ def condition(factor: Tensor) -> Tensor:
 
     It lies between 1 and the 2-norm condition number, which exceeds it by at most the factor P.
     """
-    inverse = solve_upper(factor, _identity(factor))
+    inverse = solve_upper(factor, identity(factor))
     squares = tree_sum((factor * factor).flatten(0, 1)) * tree_sum((inverse * inverse).flatten(0, 1))
     return square_root(squares) / len(factor)
 
 
-def _identity(factor: Tensor) -> Tensor:
+def identity(factor: Tensor) -> Tensor:
+    """The unit matrix of the shape of `factor`, (P, P, B)."""
     return torch.eye(len(factor), dtype=factor.dtype, device=factor.device)[:, :, None].expand_as(factor)

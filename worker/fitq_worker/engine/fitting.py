@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from fitq_worker.engine import compiled
 from fitq_worker.engine.compiled import Kernel
 from fitq_worker.engine.descent import StepBlock, step_block
 from fitq_worker.engine.outcome import result_frame, trace_frame
-from fitq_worker.engine.samples import sample_tiles
+from fitq_worker.engine.samples import numbers, sample_tiles
 from fitq_worker.engine.schedule import distinct
 from fitq_worker.engine.tile import Plan, fit_tile, hyperparameters
 
@@ -54,16 +54,24 @@ def fit(
     A fit that fails is a row with its status and message; nothing is raised for it.
     """
     place = torch.device(device)
-    plan = _plan(jobs, place, path, on_block or _nothing)
     name = "cpu" if place.type == "cpu" else f"{place} {torch.cuda.get_device_name(place)}"
     rows, results, traces = [], [], []
-    for tile in sample_tiles(jobs, place):
-        outcome, losses = fit_tile(tile, plan)
-        rows.append(tile.rows)
-        results.append(result_frame(outcome, name))
-        traces.append(trace_frame(outcome, losses))
+    for group in _by_penalty(jobs):
+        own = jobs if len(group) == len(jobs) else jobs.take(pa.array(group))
+        plan = _plan(own, place, path, on_block or _nothing)
+        for tile in sample_tiles(own, place):
+            outcome, losses = fit_tile(tile, plan)
+            rows.append(group[tile.rows])
+            results.append(result_frame(outcome, name))
+            traces.append(trace_frame(outcome, losses))
     back = np.argsort(np.concatenate(rows))
     return Fitted(_in_order(results, back), _in_order(traces, back))
+
+
+def _by_penalty(jobs: pa.RecordBatch) -> list[NDArray[np.int64]]:
+    """Rows of the jobs without and with a ridge: a ridge makes the least-squares system triangular."""
+    penalised = numbers(jobs["ridge"]) > 0
+    return [rows for rows in (np.flatnonzero(~penalised), np.flatnonzero(penalised)) if len(rows)]
 
 
 def warm_up(device: str) -> None:
@@ -77,22 +85,25 @@ def warm_up(device: str) -> None:
 
 def _plan(jobs: pa.RecordBatch, device: torch.device, path: Path, on_block: Callable[[], None]) -> Plan:
     shape = {name: jobs[name][0].as_py() for name in SHAPE_COLUMNS}
+    penalised = shape["loss"] == "mse" and jobs["ridge"][0].as_py() > 0
     eager: StepBlock = partial(step_block, loss=shape["loss"], optimizer=shape["optimizer"])
     if shape["optimizer"] == "exact":
-        return Plan(shape, eager, len(jobs), True, on_block)
+        return Plan(shape, eager, penalised, len(jobs), True, on_block)
     hyper = hyperparameters(jobs)
     shared = len(distinct(shape["optimizer"], hyper)[0]["gamma"]) == 1
-    updates = len(jobs) * int(hyper["steps"].max()) * (shape["degree"] + 1)
-    kernel = _kernel(shape, shared, device, path, updates) if shape["loss"] == "mse" else None
+    updates = int(numbers(jobs["restarts"]).sum()) * int(hyper["steps"].max()) * (shape["degree"] + 1)
+    triangular = shape["basis"] != "orthogonal" or penalised
+    kernel = None
+    if shape["loss"] == "mse":
+        wanted = Kernel(shape["optimizer"], shape["degree"], triangular, shape["dtype"], shared, device.type)
+        kernel = _ready(wanted, path, updates)
     width = EAGER_TILE_FITS if kernel is None else COMPILED_TILE_FITS
     width = CUDA_TILE_FITS if device.type == "cuda" else width
-    return Plan(shape, kernel or eager, width, shared, on_block)
+    return Plan(shape, kernel or eager, penalised, width, shared, on_block)
 
 
-def _kernel(shape: dict[str, Any], shared: bool, device: torch.device, path: Path, updates: int) -> StepBlock | None:
-    """The compiled block for the jobs; None where there is none yet or none is wanted."""
-    triangular = shape["basis"] != "orthogonal"
-    kernel = Kernel(shape["optimizer"], shape["degree"], triangular, shape["dtype"], shared, device.type)
+def _ready(kernel: Kernel, path: Path, updates: int) -> StepBlock | None:
+    """The compiled block; None where there is none yet or none is wanted."""
     if path == "compiled":
         compiled.build(kernel)
     ready = None if path == "eager" else compiled.load(kernel)

@@ -35,6 +35,7 @@ class Sampled(NamedTuple):
     weights: Tensor  # (N, B), their sum is 1
     unit: Tensor  # (B,) of y
     delta: Tensor  # (B,) in units of y
+    ridge: Tensor  # (B,) in units of the loss
 
 
 Problem = Quadratic | Sampled
@@ -93,7 +94,9 @@ def _mean(of: Callable[[Tensor, Sampled], Tensor]) -> Callable[[Tensor, Problem]
         value = problem.design[0] * coefficients[0]
         for column, coefficient in zip(problem.design[1:], coefficients[1:], strict=True):
             value = value + column * coefficient
-        return tree_sum(problem.weights * of(value - problem.target, problem))
+        others = w[1:]
+        penalty = tree_sum(others * others) if len(others) else torch.zeros_like(w[0])
+        return tree_sum(problem.weights * of(value - problem.target, problem)) + problem.ridge * penalty
 
     return loss
 

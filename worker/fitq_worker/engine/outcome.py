@@ -8,17 +8,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status
+from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status, sample_counts
 from fitq_shared.trace import recorded_counts
-from fitq_worker.engine.arithmetic import square_root
-from fitq_worker.engine.exact import condition, excess, least_squares, raw_powers
+from fitq_worker.engine.arithmetic import square_root, tree_sum
+from fitq_worker.engine.exact import condition, excess, least_squares, raw_powers, ridge_regression
 from fitq_worker.engine.reduction import Reduced
+from fitq_worker.engine.ridge import Penalised
 from fitq_worker.engine.samples import numbers
 from fitq_worker.engine.space import Space
+from fitq_worker.engine.stopping import End
 
 Mask = NDArray[np.bool_]
 
@@ -29,22 +32,46 @@ class Verdict(IntEnum):
     CONVERGED = 0
     MAX_STEPS = 1
     STEPS_MADE = 2
-    DIVERGED = 3
-    FEW_POINTS = 4
-    REPEATED_POINTS = 5
-    INVALID = 6
+    STALLED = 3
+    DIVERGED = 4
+    FEW_POINTS = 5
+    REPEATED_POINTS = 6
+    INVALID = 7
 
 
 #: Status and message of each verdict, in its order.
 _STATUSES = (
     (Status.CONVERGED, None),
     (Status.MAX_STEPS, "steps ran out before the gap fell to the tolerance; raise steps or lr"),
-    (Status.MAX_STEPS, "all steps were made; this loss has no exact optimum that would tell how far it is"),
+    (Status.MAX_STEPS, "all steps were made; only ftol or gtol can tell when a fit with this loss has converged"),
+    (Status.STALLED, "ftol or gtol stopped it before the gap fell to the tolerance; lower them or raise patience or lr"),
     (Status.DIVERGED, "the loss ended above where it began or left the finite numbers; lower lr"),
     (Status.DEGENERATE, "fewer points than coefficients; add points or lower the degree"),
     (Status.DEGENERATE, "fewer different x than coefficients; spread the points or lower the degree"),
     (Status.INVALID, "a value of x, y or weights is missing, not finite, beyond 1e150, or a weight is negative"),
 )
+#: Evaluating a polynomial in powers of x loses as many digits as its terms are larger than itself.
+MOST_CANCELLATION = 1e8
+_DIGITS_LOST = (
+    "in powers of x the terms cancel and more than 8 of 16 digits are lost; evaluate basis_coefficients of basis "
+    "chebyshev or legendre on the domain, or move x towards 0"
+)
+
+
+class Ended(NamedTuple):
+    """How B fits with P coefficients ended; float64 coefficients in the space of the descent."""
+
+    start: Tensor  # (P, B)
+    final: Tensor  # (P, B)
+    made: Tensor  # (B,) int32, steps
+    end: Tensor  # (B,) int8, of `End`
+    restart: Tensor  # (B,) int32
+
+
+def at_once(final: Tensor) -> Ended:
+    """Solved without a descent."""
+    none = torch.zeros_like(final[0], dtype=torch.int32)
+    return Ended(final, final, none, none.to(torch.int8), none)
 
 
 class Outcome(NamedTuple):
@@ -53,50 +80,65 @@ class Outcome(NamedTuple):
     jobs: pa.RecordBatch
     reduced: Reduced
     space: Space
+    #: The least-squares system with its ridge, for the mean of squares alone.
+    penalty: Penalised | None
     #: The loss that was minimised, in units of y, as a function of coefficients; None is the mean of squares.
     loss: Callable[[Tensor], Tensor] | None
-    start: Tensor
-    final: Tensor
     invalid: Tensor
-    #: False where the solution was computed without a descent.
-    descended: bool
+    ended: Ended
+
+
+class _Measured(NamedTuple):
+    """Losses of B fits, in units of the loss, and the gap in units of the variance of y."""
+
+    loss: Tensor
+    initial: Tensor
+    zero: Tensor  # of the zero polynomial of the space
+    gap: Tensor
 
 
 def result_frame(outcome: Outcome, device: str) -> pa.RecordBatch:
     """The results, a record batch of RESULT_SCHEMA with a null `chunk`."""
-    jobs, reduced, space = outcome.jobs, outcome.reduced, outcome.space
-    optimum, final = least_squares(reduced), space.to_orthonormal(outcome.final)
-    distance = excess(final, reduced)
-    squares = optimum.loss + distance
-    initial = optimum.loss + excess(space.to_orthonormal(outcome.start), reduced)
+    jobs, reduced, space, ended = outcome.jobs, outcome.reduced, outcome.space, outcome.ended
+    absolute = torch.from_numpy(numbers(jobs["absolute_sigma"])).to(ended.final.device)
+    if outcome.penalty is None:
+        optimum = least_squares(reduced, absolute)
+    else:
+        optimum = ridge_regression(reduced, space, outcome.penalty, absolute)
+    final = space.to_orthonormal(ended.final)
+    measured = _measured(outcome, optimum.loss)
     variance = reduced.scale * reduced.scale
-    loss, gap = squares, distance / variance
-    if outcome.loss is not None:
-        loss, initial, gap = outcome.loss(outcome.final), outcome.loss(outcome.start), torch.full_like(gap, torch.nan)
-    verdict = _verdicts(outcome, gap, loss, initial)
+    squares = reduced.floor * variance + excess(final, reduced)
+    verdict = _verdicts(outcome, measured)
     fitted, solved = verdict < Verdict.DIVERGED, verdict <= Verdict.DIVERGED
-    own_basis = space.in_units_of_y(outcome.final)
+    own_basis = space.in_units_of_y(ended.final)
     raw = own_basis if jobs["basis"][0].as_py() == "power" else raw_powers(final, reduced)
+    asked = solved & numbers(jobs["covariance"])
     columns = {
         "index": jobs["index"],
         "id": jobs["id"],
         "status": pa.array([status for status, _ in _STATUSES]).take(pa.array(verdict)),
-        "message": pa.array([message for _, message in _STATUSES]).take(pa.array(verdict)),
+        "message": _messages(verdict, fitted & _array(_cancels(raw, final, reduced))),
         "coefficients": _vectors(raw.flip(0), fitted),
         "basis_coefficients": _vectors(own_basis, fitted),
         "domain": _vectors(_domain(reduced), _array(reduced.used) > 0),
-        "loss": _scalars(loss, solved),
-        "initial_loss": _scalars(initial, solved),
+        "loss": _scalars(measured.loss, solved),
+        "initial_loss": _scalars(measured.initial, solved),
         "exact_loss": _scalars(optimum.loss, solved),
-        "gap": _scalars(gap, solved),
+        "gap": _scalars(measured.gap, solved),
         "exact_coefficients": _vectors(optimum.coefficients.flip(0), solved),
-        "steps": np.where(solved & outcome.descended, numbers(jobs["steps"]), 0),
+        "steps": np.where(solved, _array(ended.made), 0),
         "r2": _scalars(1.0 - squares / variance, fitted & _array(reduced.varies)),
         "rmse": _scalars(square_root(squares), fitted),
         "stderr": _vectors(optimum.stderr.flip(0), solved),
-        "condition": _scalars(torch.ones_like(loss) if space.factor is None else condition(space.factor), solved),
+        "covariance": _vectors(optimum.covariance.flip(0, 1).flatten(0, 1), asked)
+        if asked.any()
+        else pa.nulls(len(jobs), RESULT_SCHEMA.field("covariance").type),
+        "condition": _scalars(torch.ones_like(squares) if space.factor is None else condition(space.factor), solved),
         "rank": _array(reduced.rank),
         "samples_used": _array(reduced.used),
+        "samples_dropped": sample_counts(jobs) - _array(reduced.used),
+        "restart": _array(ended.restart),
         "seed": jobs["seed"],
         "device": pa.array([device]).take(pa.array(np.zeros(len(jobs), dtype=np.int32))),
         "chunk": pa.nulls(len(jobs), pa.int32()),
@@ -106,13 +148,53 @@ def result_frame(outcome: Outcome, device: str) -> pa.RecordBatch:
     )
 
 
+def _measured(outcome: Outcome, optimal: Tensor) -> _Measured:
+    """`optimal` is the lowest loss, where it is the mean of squares, with its penalty if it has one."""
+    ended, space, reduced = outcome.ended, outcome.space, outcome.reduced
+    points = ended.final, ended.start, torch.zeros_like(ended.final)
+    if outcome.loss is not None:
+        loss, initial, zero = (outcome.loss(w) for w in points)
+        return _Measured(loss, initial, zero, torch.full_like(loss, torch.nan))
+    if outcome.penalty is None:
+        above = [excess(space.to_orthonormal(w), reduced) for w in points]
+    else:
+        above = [outcome.penalty.excess(w) * space.unit * space.unit for w in points]
+    loss, initial, zero = (optimal + distance for distance in above)
+    return _Measured(loss, initial, zero, above[0] / (reduced.scale * reduced.scale))
+
+
+def _messages(verdict: NDArray[np.int64], cancels: Mask) -> pa.Array:
+    """The message of each verdict, followed by the warning about lost digits."""
+    messages = pa.array([message for _, message in _STATUSES]).take(pa.array(verdict))
+    if not cancels.any():
+        return messages
+    warnings = pa.array([None, _DIGITS_LOST]).take(pa.array(cancels.astype(np.int8)))
+    return pc.binary_join_element_wise(messages, warnings, "; ", null_handling="skip")
+
+
+def _cancels(raw: Tensor, final: Tensor, reduced: Reduced) -> Tensor:
+    """Somewhere on the domain the terms in powers of x are MOST_CANCELLATION times the polynomial's size, (B,) bool.
+
+    `raw` are its coefficients and `final` its coordinates in the orthonormal basis, (P, B), whose length is its root
+    mean square on the samples.
+    """
+    largest = reduced.middle.abs() + reduced.half_width
+    terms = torch.zeros_like(largest)
+    for coefficient in raw.flip(0):
+        terms = terms * largest + coefficient.abs()
+    return ~(terms <= MOST_CANCELLATION * square_root(tree_sum(final * final)))
+
+
 def trace_frame(outcome: Outcome, losses: Tensor) -> pa.RecordBatch:
     """The traces, a record batch of TRACE_SCHEMA, no rows when none are kept; `losses` is (T, B), in units of y.
 
     A fit that was not descended has a null in place of its losses.
     """
     jobs = outcome.jobs if len(losses) else outcome.jobs.slice(0, 0)
-    lengths = recorded_counts(jobs["trace"][0].as_py(), numbers(jobs["steps"])) if len(jobs) else np.empty(0, np.int64)
+    made = _array(outcome.ended.made)[: len(jobs)]
+    lengths = np.empty(0, np.int64)
+    if len(jobs):
+        lengths = recorded_counts(jobs["trace"][0].as_py(), numbers(jobs["steps"]), made)
     descended = ~_array(outcome.invalid | ~_determined(outcome.reduced))[: len(jobs)]
     lengths = np.where(descended, lengths, 0)
     by_fit = np.ascontiguousarray(_array(losses).T[: len(jobs)])
@@ -120,7 +202,7 @@ def trace_frame(outcome: Outcome, losses: Tensor) -> pa.RecordBatch:
     values = by_fit.ravel() if full else by_fit[np.arange(by_fit.shape[1]) < lengths[:, None]]
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     lists = pa.ListArray.from_arrays(offsets, _nullable(values), mask=pa.array(~descended))
-    columns = [jobs["index"], jobs["id"], jobs["trace"], jobs["steps"], lists]
+    columns = [jobs["index"], jobs["id"], jobs["trace"], jobs["steps"], pa.array(made), lists]
     return pa.RecordBatch.from_arrays(columns, schema=TRACE_SCHEMA)
 
 
@@ -129,16 +211,20 @@ def _determined(reduced: Reduced) -> Tensor:
     return reduced.rank == len(reduced.target)
 
 
-def _verdicts(outcome: Outcome, gap: Tensor, loss: Tensor, initial: Tensor) -> NDArray[np.int64]:
+def _verdicts(outcome: Outcome, measured: _Measured) -> NDArray[np.int64]:
     """The first of these that holds, from the worst down; (B,)."""
-    tolerance = torch.from_numpy(numbers(outcome.jobs["tolerance"]).astype(np.float64)).to(gap.device)
-    few = outcome.reduced.used < len(outcome.reduced.target)
+    tolerance = torch.from_numpy(numbers(outcome.jobs["tolerance"]).astype(np.float64)).to(measured.gap.device)
+    end = outcome.ended.end
+    stopped = (end == End.FTOL) | (end == End.GTOL)
+    # A warm start at the optimum may end a little above it: that alone is not diverging.
+    above = (measured.loss > measured.initial) & (measured.loss > measured.zero)
     cases = [
         (Verdict.INVALID, outcome.invalid),
-        (Verdict.FEW_POINTS, few),
+        (Verdict.FEW_POINTS, outcome.reduced.used < len(outcome.reduced.target)),
         (Verdict.REPEATED_POINTS, ~_determined(outcome.reduced)),
-        (Verdict.CONVERGED, gap <= tolerance),
-        (Verdict.DIVERGED, ~torch.isfinite(loss) | (loss > initial)),
+        (Verdict.CONVERGED, measured.gap <= tolerance),
+        (Verdict.DIVERGED, ~torch.isfinite(measured.loss) | above | (end == End.DIVERGED)),
+        (Verdict.STALLED if outcome.loss is None else Verdict.CONVERGED, stopped),
     ]
     rest = Verdict.MAX_STEPS if outcome.loss is None else Verdict.STEPS_MADE
     return np.select([_array(mask) for _, mask in cases], [int(verdict) for verdict, _ in cases], int(rest))

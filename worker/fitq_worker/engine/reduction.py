@@ -40,6 +40,7 @@ class Reduced(NamedTuple):
     floor: Tensor  # (B,) c, in units of the scale squared: the least-squares optimum
     rank: Tensor  # (B,) int64
     used: Tensor  # (B,) int64, points of positive weight
+    total: Tensor  # (B,) sum of the weights as given
 
 
 class Points(NamedTuple):
@@ -62,8 +63,14 @@ def reduce(samples: Samples, degree: int) -> tuple[Reduced, Points]:
     target, floor = _projected(z, basis, weights)
     used = inside.sum(0)
     rank = _rank(hessenberg, used)
-    reduced = Reduced(middle, half_width, mean, scale, varies, hessenberg, target, floor, rank, used)
+    reduced = Reduced(middle, half_width, mean, scale, varies, hessenberg, target, floor, rank, used, total)
     return reduced, Points(basis, y, weights)
+
+
+def coordinates(reduced: Reduced) -> Tensor:
+    """The optimum in the orthonormal basis, in units of y: (P, B)."""
+    coordinate = reduced.target * reduced.scale
+    return torch.cat([coordinate[:1] + reduced.mean, coordinate[1:]])
 
 
 def _domain(x: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from fitq_worker.engine.basis import FACTORS, multiply_upper, solve_upper
-from fitq_worker.engine.exact import coordinates
 from fitq_worker.engine.losses import Quadratic, Sampled
-from fitq_worker.engine.reduction import Points, Reduced
+from fitq_worker.engine.reduction import Points, Reduced, coordinates
+from fitq_worker.engine.ridge import Penalised, penalised
 
 
 class Space(NamedTuple):
@@ -48,21 +48,34 @@ def space_of(basis: str, reduced: Reduced) -> Space:
     return Space(factor, reduced.scale, reduced.mean)
 
 
-def quadratic(space: Space, reduced: Reduced) -> Quadratic:
-    """The mean of squares in these coordinates, float64."""
+def quadratic(space: Space, reduced: Reduced, penalty: Penalised | None) -> Quadratic:
+    """The mean of squares, and the penalty where there is one, in these coordinates, float64."""
     size, batch = reduced.target.shape
-    target = space.in_own_units(coordinates(reduced))
+    if penalty is not None:
+        return Quadratic(_upper_rows(penalty.factor, size), penalty.target, penalty.floor)
+    factor = reduced.target.new_empty(0, batch) if space.factor is None else _upper_rows(space.factor, size)
+    return Quadratic(factor, *_place_of_optimum(space, reduced))
+
+
+def ridge_system(space: Space, reduced: Reduced, ridge: Tensor) -> Penalised:
+    """The least-squares system of these coordinates with a ridge, (B,), float64."""
+    identity = torch.eye(len(reduced.target), dtype=ridge.dtype, device=ridge.device)[:, :, None]
+    factor = identity.expand(-1, -1, len(ridge)) if space.factor is None else space.factor
+    return penalised(factor, *_place_of_optimum(space, reduced), ridge)
+
+
+def _place_of_optimum(space: Space, reduced: Reduced) -> tuple[Tensor, Tensor]:
+    """d and c of |R w - d|^2 + c in these coordinates."""
     ratio = reduced.scale / space.unit
-    factor = target.new_empty(0, batch) if space.factor is None else _upper_rows(space.factor, size)
-    return Quadratic(factor, target, reduced.floor * ratio * ratio)
+    return space.in_own_units(coordinates(reduced)), reduced.floor * ratio * ratio
 
 
-def sampled(space: Space, points: Points, delta: Tensor) -> Sampled:
-    """The residuals in these coordinates, float64; `delta` is (B,), in units of y."""
+def sampled(space: Space, points: Points, delta: Tensor, ridge: Tensor) -> Sampled:
+    """The residuals in these coordinates, float64; `delta` is (B,), in units of y, `ridge` (B,) in those of the loss."""
     columns = points.basis if space.factor is None else _columns(points.basis, space.factor)
     inside = points.weights > 0
     target = torch.where(inside, (points.y - space.offset) / space.unit, 0.0)
-    return Sampled(torch.stack(columns), target, points.weights, space.unit, delta)
+    return Sampled(torch.stack(columns), target, points.weights, space.unit, delta, ridge)
 
 
 def _upper_rows(factor: Tensor, size: int) -> Tensor:

@@ -12,18 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fitq_shared.sampling import START, normals
 from fitq_shared.trace import recorded_steps
-from fitq_worker.engine.basis import multiply_upper, powers_of_x
-from fitq_worker.engine.descent import Descent, Fits, StepBlock, block_steps, descend, is_triangular
-from fitq_worker.engine.exact import coordinates
+from fitq_worker.engine.descent import Descent, Fits, How, StepBlock, block_steps, descend, is_triangular
 from fitq_worker.engine.losses import LOSSES, Problem, Quadratic, Sampled
 from fitq_worker.engine.optimizers import HYPERPARAMETERS, OPTIMIZERS, Hyper
-from fitq_worker.engine.outcome import Outcome
-from fitq_worker.engine.reduction import Points, Reduced, reduce
-from fitq_worker.engine.samples import Tile, numbers, ragged
+from fitq_worker.engine.outcome import Ended, Outcome, at_once
+from fitq_worker.engine.reduction import coordinates, reduce
+from fitq_worker.engine.samples import Tile, numbers
 from fitq_worker.engine.schedule import SCHEDULES, Schedule, distinct, tabulated
-from fitq_worker.engine.space import Space, quadratic, sampled, space_of
+from fitq_worker.engine.space import quadratic, ridge_system, sampled, space_of
+from fitq_worker.engine.starts import Starts, lowest, starting_points
+from fitq_worker.engine.stopping import CRITERIA, DIVERGENCE_FACTOR, Criteria
 
 #: Fits are descended together as long as the losses they keep, and the schedules they follow, are no more than this:
 #: 256 MiB of float32.
@@ -36,6 +35,8 @@ class Plan(NamedTuple):
     #: What the jobs agree in, by the names of SHAPE_COLUMNS.
     shape: dict[str, Any]
     block: StepBlock
+    #: The jobs have a ridge that is part of the least-squares system.
+    penalised: bool
     #: Fits that are descended together.
     width: int
     #: All jobs of the frame follow one schedule.
@@ -48,61 +49,84 @@ def fit_tile(tile: Tile, plan: Plan) -> tuple[Outcome, Tensor]:
     _, jobs, samples = tile
     reduced, points = reduce(samples, plan.shape["degree"])
     space = space_of(plan.shape["basis"], reduced)
+    ridge = torch.tensor(numbers(jobs["ridge"])).to(reduced.target)
+    penalty = ridge_system(space, reduced, ridge) if plan.penalised else None
+    optimum = space.from_orthonormal(coordinates(reduced)) if penalty is None else penalty.optimum
     if plan.shape["optimizer"] == "exact":
-        final = space.from_orthonormal(coordinates(reduced))
-        outcome = Outcome(jobs, reduced, space, None, final, final, samples.invalid, descended=False)
-        return outcome, final.new_empty(0, len(jobs))
-    problem = _problem(jobs, plan.shape["loss"], space, reduced, points)
-    start = _start(jobs, reduced, space).to(getattr(torch, plan.shape["dtype"]))
-    unit = space.unit ** LOSSES[plan.shape["loss"]].power
-    descent = _descend(jobs, plan, problem, start, unit)
+        outcome = Outcome(jobs, reduced, space, penalty, None, samples.invalid, at_once(optimum))
+        return outcome, optimum.new_empty(0, len(jobs))
+    power = LOSSES[plan.shape["loss"]].power
+    if plan.shape["loss"] == "mse":
+        problem: Problem = quadratic(space, reduced, penalty)
+    else:
+        problem = sampled(space, points, torch.tensor(numbers(jobs["delta"])).to(ridge), ridge * space.unit ** (2 - power))
+    starts = starting_points(jobs, reduced, space, optimum)
+    ended, losses = descend_best(jobs, plan, problem, starts, space.unit**power)
 
     def loss(w: Tensor) -> Tensor:
-        return LOSSES[plan.shape["loss"]].value(w, problem) * unit
+        return LOSSES[plan.shape["loss"]].value(w, problem) * space.unit**power
 
     own_loss = None if isinstance(problem, Quadratic) else loss
-    ends = (start.double(), descent.w.double())
-    return Outcome(jobs, reduced, space, own_loss, *ends, samples.invalid, descended=True), descent.losses
+    return Outcome(jobs, reduced, space, penalty, own_loss, samples.invalid, ended), losses
 
 
 def hyperparameters(jobs: pa.RecordBatch) -> Hyper:
     """The numeric hyperparameters of the jobs, the schedule as its place in SCHEDULES."""
     codes = pc.index_in(jobs["schedule"], pa.array(SCHEDULES))
-    return {name: numbers(codes if name == "schedule" else jobs[name]) for name in HYPERPARAMETERS}
+    columns = {name: codes if name == "schedule" else jobs[name] for name in (*HYPERPARAMETERS, *CRITERIA)}
+    return {name: numbers(column) for name, column in columns.items()}
 
 
-def _problem(jobs: pa.RecordBatch, loss: str, space: Space, reduced: Reduced, points: Points) -> Problem:
-    if loss == "mse":
-        return quadratic(space, reduced)
-    return sampled(space, points, torch.tensor(numbers(jobs["delta"])).to(reduced.target))
+def descend_best(jobs: pa.RecordBatch, plan: Plan, problem: Problem, starts: Starts, unit: Tensor) -> tuple[Ended, Tensor]:
+    """Descend from every start and keep the lowest end of each fit; `unit` is (B,), that of the loss."""
+    hyper = hyperparameters(jobs)
+    if starts.fit is None:
+        descent = _descend(hyper, plan, problem, starts.w, unit)
+        return Ended(starts.w.double(), descent.w.double(), descent.made, descent.end, starts.turn), descent.losses
+    of = torch.from_numpy(starts.fit).to(unit.device)
+    problem = type(problem)(*(field[..., of] for field in problem))
+    every = {name: values[starts.fit] for name, values in hyper.items()}
+    descent = _descend(every, plan, problem, starts.w, unit[of])
+    final = LOSSES[plan.shape["loss"]].value(descent.w.double(), problem)
+    best = torch.from_numpy(lowest(final.cpu().numpy(), starts.fit)).to(unit.device)
+    w, made, end = descent.w[:, best].double(), descent.made[best], descent.end[best]
+    return Ended(starts.w[:, best].double(), w, made, end, starts.turn[best]), descent.losses[:, best]
 
 
-def _start(jobs: pa.RecordBatch, reduced: Reduced, space: Space) -> Tensor:
-    """Starting coefficients in the space, (P, B) float64: the job's own, else drawn from N(0, 1) under its seed."""
-    device = reduced.target.device
-    drawn = torch.from_numpy(normals(numbers(jobs["seed"]).astype(np.int64), START, len(reduced.target))).to(device)
-    own = np.asarray(jobs["init"].is_valid())
-    if not own.any():
-        return drawn
-    raw = torch.from_numpy(ragged(jobs["init"], len(drawn)).T[::-1].copy()).to(device)
-    given = space.from_orthonormal(multiply_upper(powers_of_x(reduced), raw))
-    return torch.where(torch.from_numpy(own).to(device), given, drawn)
-
-
-def _descend(jobs: pa.RecordBatch, plan: Plan, problem: Problem, start: Tensor, unit: Tensor) -> Descent:
+def _descend(hyper: Hyper, plan: Plan, problem: Problem, start: Tensor, unit: Tensor) -> Descent:
     """Descend `plan.width` fits at a time; losses come back in units of y."""
-    hyper, optimizer = hyperparameters(jobs), plan.shape["optimizer"]
+    start = start.to(getattr(torch, plan.shape["dtype"]))
     problem = type(problem)(*(field.to(start.dtype) for field in problem))
+    loss, optimizer = plan.shape["loss"], plan.shape["optimizer"]
+    how = How(plan.block, loss, optimizer, plan.on_block)
     parts = []
     for at in _slices(hyper, plan):
         own = {name: values[at] for name, values in hyper.items()}
         part = type(problem)(*(field[..., at].contiguous() for field in problem))
         fits, schedule = _fits(optimizer, own, start), _schedule(optimizer, own, part, plan.shared)
         recorded, place = _recorded(plan.shape["trace"], own["steps"])
-        end = descend(part, start[:, at].contiguous(), fits, schedule, recorded, plan.block, optimizer, plan.on_block)
+        begin = start[:, at].contiguous()
+        end = descend(part, begin, fits, schedule, _criteria(own, part, begin, loss), recorded, how)
         losses = end.losses if place is None else end.losses.gather(0, torch.from_numpy(place).to(start.device))
-        parts.append(Descent(end.w, (losses * unit[at].to(start.dtype)).float()))
-    return Descent(torch.cat([part.w for part in parts], dim=1), _side_by_side([part.losses for part in parts]))
+        parts.append(end._replace(losses=(losses * unit[at].to(start.dtype)).float()))
+    return Descent(
+        torch.cat([part.w for part in parts], dim=1),
+        _side_by_side([part.losses for part in parts]),
+        torch.cat([part.made for part in parts]),
+        torch.cat([part.end for part in parts]),
+    )
+
+
+def _criteria(hyper: Hyper, problem: Problem, start: Tensor, loss: str) -> Criteria:
+    """When each fit stops; its loss has diverged far above that of its start and that of the zero polynomial."""
+    ftol, gtol = (torch.tensor(hyper[name]).to(start) for name in ("ftol", "gtol"))
+    patience = torch.from_numpy(hyper["patience"].astype(np.int32)).to(start.device)
+    criteria = Criteria(ftol, patience, gtol, torch.full_like(ftol, torch.inf))
+    if not criteria.watched.any():
+        return criteria
+    value = LOSSES[loss].value
+    usual = torch.maximum(value(start, problem), value(torch.zeros_like(start), problem))
+    return criteria._replace(ceiling=DIVERGENCE_FACTOR * usual)
 
 
 def _fits(optimizer: str, hyper: Hyper, like: Tensor) -> Fits:
