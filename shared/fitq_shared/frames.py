@@ -151,6 +151,7 @@ def jobs_batch(jobs: Sequence[FitJob], first_index: int = 0) -> pa.RecordBatch:
         "count": [spec and spec.count for spec in samples],
         "spread": [spec and spec.spread for spec in samples],
         "noise": [None if spec is None else spec.noise for spec in samples],
+        "lr": [job.effective_lr for job in jobs],
         "eps": [job.effective_eps for job in jobs],
         "init": [None if job.init == "exact" else job.init for job in jobs],
         "init_exact": [job.init == "exact" for job in jobs],

@@ -23,7 +23,7 @@ MAX_RESTARTS = 1000
 
 Basis = Literal["orthogonal", "chebyshev", "legendre", "power"]
 Loss = Literal["mse", "huber", "l1", "log_cosh"]
-Optimizer = Literal["nadam", "adam", "adamw", "sgd", "rmsprop", "adagrad", "exact"]
+Optimizer = Literal["nadam", "adam", "adamw", "sgd", "rmsprop", "adagrad", "lbfgs", "exact"]
 Schedule = Literal["constant", "cosine", "exponential", "step"]
 Dtype = Literal["float32", "float64"]
 Degree = Annotated[int, msgspec.Meta(ge=0, le=MAX_DEGREE)]
@@ -78,12 +78,12 @@ class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     delta: Positive = 1.0
     #: Added to the loss: ridge times the sum of squares of the basis coefficients, in units of y, all but the constant's.
     ridge: NotNegative = 0.0
-    #: Each as torch.optim has it; `exact` solves the least-squares problem without a descent.
+    #: Each as torch.optim has it, lbfgs with a line search; `exact` solves the least-squares problem without a descent.
     optimizer: Optimizer = "nadam"
     #: Precision of the descent; everything else is float64.
     dtype: Dtype = "float32"
-    #: Learning rate.
-    lr: Positive = 0.01
+    #: Learning rate, for lbfgs the first trial of a step; None is 0.01, for lbfgs 1.
+    lr: Positive | None = None
     steps: Steps = 1000
     #: Factor of the learning rate at step t: `constant` 1, `cosine` (1 + cos(pi t / steps)) / 2, `exponential`
     #: gamma^(t / step_size), `step` gamma^floor(t / step_size).
@@ -125,6 +125,11 @@ class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     absolute_sigma: bool = False
     #: Return the covariance matrix of the coefficients.
     covariance: bool = False
+
+    @property
+    def effective_lr(self) -> float:
+        """`lr` with the optimizer's default filled in."""
+        return self.lr if self.lr is not None else 1.0 if self.optimizer == "lbfgs" else 0.01
 
     @property
     def effective_eps(self) -> float:

@@ -29,7 +29,7 @@ def notebook_loop(job: FitJob, dtype: torch.dtype) -> tuple[NDArray[Any], NDArra
     powers = torch.tensor(np.vander(np.array(job.x), job.degree + 1), dtype=dtype)
     targets = torch.tensor(job.y, dtype=dtype)
     w = torch.tensor(job.init, dtype=dtype, requires_grad=True)
-    optimizer = torch.optim.NAdam([w], lr=job.lr)
+    optimizer = torch.optim.NAdam([w], lr=job.effective_lr)
     losses = []
     for _ in range(job.steps):
         optimizer.zero_grad()

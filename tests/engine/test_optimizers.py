@@ -1,5 +1,6 @@
 """Every optimizer, loss, basis and schedule against the same fit done alone with torch.optim and autograd."""
 
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, get_args
@@ -43,14 +44,15 @@ def design_matrix(basis: str, x: Floats, degree: int) -> Floats:
 
 def torch_optimizer(job: FitJob, w: torch.Tensor) -> torch.optim.Optimizer:
     """torch's optimizer of the same name with the job's hyperparameters."""
-    decay, eps, betas = job.effective_weight_decay, job.effective_eps, (job.beta1, job.beta2)
+    decay, eps, betas, lr = job.effective_weight_decay, job.effective_eps, (job.beta1, job.beta2), job.effective_lr
     made: dict[str, Callable[[], torch.optim.Optimizer]] = {
-        "nadam": lambda: torch.optim.NAdam([w], job.lr, betas, eps, decay, job.momentum_decay),
-        "adam": lambda: torch.optim.Adam([w], job.lr, betas, eps, decay),
-        "adamw": lambda: torch.optim.AdamW([w], job.lr, betas, eps, decay),
-        "sgd": lambda: torch.optim.SGD([w], job.lr, job.momentum, 0, decay, job.nesterov),
-        "rmsprop": lambda: torch.optim.RMSprop([w], job.lr, job.smoothing, eps, decay, job.momentum),
-        "adagrad": lambda: torch.optim.Adagrad([w], job.lr, 0, decay, 0, eps),
+        "nadam": lambda: torch.optim.NAdam([w], lr, betas, eps, decay, job.momentum_decay),
+        "adam": lambda: torch.optim.Adam([w], lr, betas, eps, decay),
+        "adamw": lambda: torch.optim.AdamW([w], lr, betas, eps, decay),
+        "sgd": lambda: torch.optim.SGD([w], lr, job.momentum, 0, decay, job.nesterov),
+        "rmsprop": lambda: torch.optim.RMSprop([w], lr, job.smoothing, eps, decay, job.momentum),
+        "adagrad": lambda: torch.optim.Adagrad([w], lr, 0, decay, 0, eps),
+        "lbfgs": lambda: torch.optim.LBFGS([w], lr, max_iter=1, tolerance_grad=0, tolerance_change=0, history_size=10),
     }
     return made[job.optimizer]()
 
@@ -71,7 +73,7 @@ def loss_of(job: FitJob, residual: torch.Tensor) -> torch.Tensor:
     """The loss as torch has it, of residuals in units of y."""
     nought = torch.zeros_like(residual)
     if job.loss == "log_cosh":
-        return torch.log(torch.cosh(residual)).mean()
+        return (torch.logaddexp(residual, -residual) - math.log(2)).mean()
     if job.loss == "huber":
         return torch.nn.functional.huber_loss(residual, nought, delta=job.delta)
     return {"mse": torch.nn.functional.mse_loss, "l1": torch.nn.functional.l1_loss}[job.loss](residual, nought)
@@ -88,12 +90,15 @@ def fit_alone(job: FitJob) -> Alone:
     w = torch.tensor(start, dtype=dtype, requires_grad=True)
     optimizer = torch_optimizer(job, w)
     schedule, losses, scale = torch_schedule(job, optimizer), [], unit if job.loss == "l1" else unit**2
-    for _ in range(job.steps):
+
+    def closure() -> float:
         optimizer.zero_grad()
         loss = loss_of(job, (design @ w - targets) * unit) / scale
         loss.backward()
-        losses.append(loss.item())
-        optimizer.step()
+        return loss.item()
+
+    for _ in range(job.steps):
+        losses.append(optimizer.step(closure))
         schedule.step()
     losses.append((loss_of(job, (design @ w - targets) * unit) / scale).item())
     coefficients = w.detach().double().numpy() * unit
@@ -161,7 +166,8 @@ def test_batch_with_own_hyperparameters_equals_fits_done_alone(
 ) -> None:
     """Coefficients relative to the largest one, losses relative to the first one.
 
-    In float32 a fit may be off by more where the loop's own rounding, its distance to float64, is as large.
+    In float32 a fit may be off by more where the loop's own rounding, its distance to float64, is as large. torch's
+    L-BFGS has no line search here: it is followed up to the first step that raises the loss, which ours never does.
     """
     jobs = random_jobs(optimizer, basis, schedule, dtype, loss)
 
@@ -172,7 +178,13 @@ def test_batch_with_own_hyperparameters_equals_fits_done_alone(
         exact = alone if dtype == "float64" else fit_alone(msgspec.structs.replace(job, dtype="float64"))
         # Traces are stored in float32, whatever the descent ran in.
         allowed = max(tolerance, 1e-7) * alone.losses[0] + 5 * np.abs(alone.losses - exact.losses).max()
-        assert np.abs(np.array(trace["loss"]) - alone.losses).max() <= allowed
+        losses = np.array(trace["loss"])
+        if optimizer == "lbfgs" and (np.diff(alone.losses) > 0).any():
+            rise = int(np.argmax(np.diff(alone.losses) > 0)) + 1
+            assert np.abs(losses - alone.losses)[:rise].max() <= allowed
+            assert (np.diff(losses) <= 0).all()
+            continue
+        assert np.abs(losses - alone.losses).max() <= allowed
         assert abs(result["initial_loss"] - alone.losses[0]) <= allowed
         assert abs(result["loss"] - alone.losses[-1]) <= allowed
         if result["status"] != "diverged":

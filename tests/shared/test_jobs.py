@@ -18,7 +18,7 @@ XY: dict[str, Any] = {"x": [0.0, 1.0, 2.0], "y": [1.0, 2.0, 3.0]}
 def test_defaults_are_those_of_the_notebook_but_for_the_basis() -> None:
     """NAdam, lr 0.01, 1000 steps, mean of squares, degree 2."""
     job = FitJob(**XY).checked()
-    assert (job.degree, job.optimizer, job.lr, job.steps, job.loss) == (2, "nadam", 0.01, 1000, "mse")
+    assert (job.degree, job.optimizer, job.effective_lr, job.steps, job.loss) == (2, "nadam", 0.01, 1000, "mse")
     assert job.basis == "orthogonal"
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fitq_worker.engine.losses import LOSSES, Problem, Quadratic
+from fitq_worker.engine.losses import LOSSES, Problem, Quadratic, Value
 from fitq_worker.engine.optimizers import OPTIMIZERS, Moments
 from fitq_worker.engine.schedule import Schedule
 from fitq_worker.engine.stopping import CHECK_STEPS, Criteria, End, Progress, at_start, looked_at
@@ -71,6 +71,7 @@ def step_block(
     Returns the new w and moments and the losses before each step, (K, B).
     """
     value, update = LOSSES[loss].value, OPTIMIZERS[optimizer].update
+    assert update is not None
     losses = []
     for k in range(len(schedule)):
         values, gradient = differentiated(value, w, problem)
@@ -187,7 +188,7 @@ def _taken(tree: Any, at: Tensor) -> Any:
     return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
 
 
-def differentiated(value: Callable[[Tensor, Problem], Tensor], w: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+def differentiated(value: Value, w: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
     """The losses, (B,), and their gradients, (P, B), by autograd."""
     with torch.enable_grad():
         leaf = w.detach().requires_grad_()

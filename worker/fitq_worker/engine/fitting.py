@@ -16,6 +16,7 @@ from fitq_shared.jobs import FitJob
 from fitq_worker.engine import compiled
 from fitq_worker.engine.compiled import Kernel
 from fitq_worker.engine.descent import StepBlock, step_block
+from fitq_worker.engine.lbfgs import lbfgs_block
 from fitq_worker.engine.outcome import result_frame, trace_frame
 from fitq_worker.engine.samples import numbers, sample_tiles
 from fitq_worker.engine.schedule import distinct
@@ -86,7 +87,7 @@ def warm_up(device: str) -> None:
 def _plan(jobs: pa.RecordBatch, device: torch.device, path: Path, on_block: Callable[[], None]) -> Plan:
     shape = {name: jobs[name][0].as_py() for name in SHAPE_COLUMNS}
     penalised = shape["loss"] == "mse" and jobs["ridge"][0].as_py() > 0
-    eager: StepBlock = partial(step_block, loss=shape["loss"], optimizer=shape["optimizer"])
+    eager = _eager(shape["loss"], shape["optimizer"])
     if shape["optimizer"] == "exact":
         return Plan(shape, eager, penalised, len(jobs), True, on_block)
     hyper = hyperparameters(jobs)
@@ -94,12 +95,18 @@ def _plan(jobs: pa.RecordBatch, device: torch.device, path: Path, on_block: Call
     updates = int(numbers(jobs["restarts"]).sum()) * int(hyper["steps"].max()) * (shape["degree"] + 1)
     triangular = shape["basis"] != "orthogonal" or penalised
     kernel = None
-    if shape["loss"] == "mse":
+    if shape["loss"] == "mse" and shape["optimizer"] != "lbfgs":
         wanted = Kernel(shape["optimizer"], shape["degree"], triangular, shape["dtype"], shared, device.type)
         kernel = _ready(wanted, path, updates)
     width = EAGER_TILE_FITS if kernel is None else COMPILED_TILE_FITS
     width = CUDA_TILE_FITS if device.type == "cuda" else width
     return Plan(shape, kernel or eager, penalised, width, shared, on_block)
+
+
+def _eager(loss: str, optimizer: str) -> StepBlock:
+    if optimizer == "lbfgs":
+        return partial(lbfgs_block, loss=loss)
+    return partial(step_block, loss=loss, optimizer=optimizer)
 
 
 def _ready(kernel: Kernel, path: Path, updates: int) -> StepBlock | None:

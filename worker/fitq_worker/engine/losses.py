@@ -39,13 +39,14 @@ class Sampled(NamedTuple):
 
 
 Problem = Quadratic | Sampled
+#: (w of shape (P, B), problem) -> (B,)
+Value = Callable[[Tensor, Problem], Tensor]
 
 
 class Loss(NamedTuple):
     """What the engine needs to know of a loss."""
 
-    #: (w of shape (P, B), problem) -> (B,)
-    value: Callable[[Tensor, Problem], Tensor]
+    value: Value
     #: It is divided by unit^power, so that it does not depend on the scale of y where it can.
     power: int
 
@@ -85,7 +86,7 @@ def log_cosh(residual: Tensor, problem: Sampled) -> Tensor:
     return (size + torch.log1p(torch.exp(-2.0 * size)) - math.log(2.0)) / (problem.unit * problem.unit)
 
 
-def _mean(of: Callable[[Tensor, Sampled], Tensor]) -> Callable[[Tensor, Problem], Tensor]:
+def _mean(of: Callable[[Tensor, Sampled], Tensor]) -> Value:
     """The weighted mean over the samples of a function of the residuals."""
 
     def loss(w: Tensor, problem: Problem) -> Tensor:

@@ -25,14 +25,16 @@ HYPERPARAMETERS = (
 Hyper = Mapping[str, NDArray[Any]]
 #: Moments of an optimizer, each of shape (P, B).
 Moments = tuple[Tensor, ...]
+#: Pairs of steps and changes of the gradient that L-BFGS remembers.
+LBFGS_HISTORY = 10
 
 
 class Optimizer(NamedTuple):
     """What the descent needs to know of an optimizer."""
 
     #: (w, gradient, moments, rate, constants, row of the schedule) -> (w, moments). w is (P, B), everything else is by
-    #: rows of shape (B,), or (1,) where all fits agree.
-    update: Callable[[Tensor, Tensor, Moments, Tensor, Tensor, Tensor], tuple[Tensor, Moments]]
+    #: rows of shape (B,), or (1,) where all fits agree. None where a step needs the loss itself: it has a block of its own.
+    update: Callable[[Tensor, Tensor, Moments, Tensor, Tensor, Tensor], tuple[Tensor, Moments]] | None
     moments: int
     #: Numbers of each fit that the update takes.
     constants: Callable[[Hyper], list[Floats]]
@@ -131,4 +133,5 @@ OPTIMIZERS = {
         lambda h: [h["weight_decay"], h["smoothing"], 1.0 - h["smoothing"], h["eps"], h["momentum"]],
     ),
     "adagrad": Optimizer(adagrad, 1, lambda hyper: [hyper["weight_decay"], hyper["eps"]]),
+    "lbfgs": Optimizer(None, 2 + 2 * LBFGS_HISTORY, lambda hyper: []),
 }

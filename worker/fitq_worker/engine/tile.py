@@ -130,7 +130,8 @@ def _criteria(hyper: Hyper, problem: Problem, start: Tensor, loss: str) -> Crite
 
 
 def _fits(optimizer: str, hyper: Hyper, like: Tensor) -> Fits:
-    constants = np.stack([np.asarray(row, dtype=np.float64) for row in OPTIMIZERS[optimizer].constants(hyper)])
+    rows = OPTIMIZERS[optimizer].constants(hyper)
+    constants = np.array(rows, dtype=np.float64).reshape(len(rows), len(hyper["lr"]))
     steps = torch.from_numpy(hyper["steps"].astype(np.int32)).to(like.device)
     return Fits(torch.tensor(hyper["lr"]).to(like), steps, torch.from_numpy(constants).to(like))
 
