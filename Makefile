@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint check bench clean
+.PHONY: help setup demo test lint check bench bench-engine clean
 
 help:  ## show this help
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,6 +29,10 @@ lint: setup  ## ruff and mypy
 
 bench: setup  ## the notebook's loop, the engine and the whole path, fits per second in one run
 	$(BIN)/python benchmarks/throughput.py
+
+bench-engine: setup  ## the engine alone on one core, beside JAX and C++
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --group bench
+	$(BIN)/python benchmarks/engine.py
 
 clean:  ## remove everything that the other targets made
 	rm -rf $(VENV) demo-output benchmarks/results .mypy_cache .ruff_cache .pytest_cache
