@@ -95,11 +95,12 @@ def peers(degree: int, samples: int) -> Iterator[tuple[str, tuple[Callable[[], o
     """The ways that can be had on this machine."""
     yield "loop", (lambda: notebook_loop(degree, samples, LOOP_FITS), LOOP_FITS)
     x, y = (values.astype(np.float32) for values in samples_of(degree, samples, JAX_FITS))
-    for name, make, fits in (
+    programs: list[tuple[str, Callable[[], Callable[[], None]], int]] = [
         ("jax", lambda: jax_program(degree, x, y), JAX_FITS),
         ("C++ every bit", lambda: cpp_program(degree, CHUNK_FITS, EVERY_BIT), CHUNK_FITS),
         ("C++ fast math", lambda: cpp_program(degree, CHUNK_FITS, FAST_MATH), CHUNK_FITS),
-    ):
+    ]
+    for name, make, fits in programs:
         try:
             yield name, (make(), fits)
         except (ImportError, FileNotFoundError) as error:
