@@ -14,6 +14,10 @@ from fitq_worker.engine.ridge import Penalised
 from fitq_worker.engine.space import Space
 
 
+#: Numbers of a matrix of each fit that are worked on together: half a MiB, which stays in the caches of a core.
+PART_NUMBERS = 1 << 16
+
+
 class LeastSquares(NamedTuple):
     """The optimum of B fits with P coefficients; float64, coefficients from the lowest power up."""
 
@@ -41,11 +45,19 @@ def least_squares(reduced: Reduced, absolute: Tensor) -> LeastSquares:
     The covariance is s^2 (X' W X)^-1 with s^2 = sum(w residual^2) / (points - P), or 1 for the fits that are `absolute`,
     (B,) bool, where X' W X = sum(w) R' R and R is the triangular factor of the powers of raw x.
     """
-    factor = powers_of_t(reduced)
-    right = torch.cat([coordinates(reduced)[:, None], identity(factor)], dim=1)
-    raw = to_raw_powers(solve_upper(factor, right), reduced)
+    size, batch = reduced.target.shape
+    width = max(1, PART_NUMBERS // (size * (size + 1)))
+    parts = [Reduced(*(field[..., at : at + width] for field in reduced)) for at in range(0, batch, width)]
+    raw = torch.cat([_solution_and_inverse(part) for part in parts], dim=-1)
     loss = reduced.floor * reduced.scale * reduced.scale
     return LeastSquares(raw[:, 0], loss, raw[:, 1:], _variance(reduced, loss, absolute))
+
+
+def _solution_and_inverse(reduced: Reduced) -> Tensor:
+    """The optimum, (P, 1, B), and R^-1, (P, P, B), in powers of raw x, side by side."""
+    factor = powers_of_t(reduced)
+    right = torch.cat([coordinates(reduced)[:, None], identity(factor)], dim=1)
+    return to_raw_powers(solve_upper(factor, right), reduced)
 
 
 def ridge_regression(reduced: Reduced, space: Space, penalty: Penalised, absolute: Tensor) -> LeastSquares:
