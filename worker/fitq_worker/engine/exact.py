@@ -13,7 +13,6 @@ from fitq_worker.engine.reduction import Reduced, coordinates
 from fitq_worker.engine.ridge import Penalised
 from fitq_worker.engine.space import Space
 
-
 #: Numbers of a matrix of each fit that are worked on together: half a MiB, which stays in the caches of a core.
 PART_NUMBERS = 1 << 16
 
