@@ -97,6 +97,7 @@ def descend(
     size, width = start.shape
     count, last = block_steps(size, is_triangular(problem)), int(fits.steps.max())
     watched, uneven = bool(criteria.watched.any()), int(fits.steps.min()) < last
+    slope_of = None if bool(criteria.gtol.isnan().all()) else LOSSES[how.loss].value
     table, numbers = schedule.table.to(start), torch.arange(last + 1, dtype=torch.int32, device=start.device)
     moments = tuple(torch.zeros_like(start) for _ in range(OPTIMIZERS[how.optimizer].moments))
     progress = at_start(start, fits.steps)
@@ -113,13 +114,13 @@ def descend(
         w, moments, losses = how.block(left.w, left.moments, left.problem, left.fits, numbers[first], rows)
         place = _keep(whole.losses, recorded, place, first, losses, left.at)
         if watched and first % CHECK_STEPS == 0:
-            progress = _look(left, left.w, losses[0], first, how.loss)
+            progress = _look(left, left.w, losses[0], first, slope_of)
             w = torch.where(progress.end == End.LAST_STEP, w, progress.best_w)
             left = left._replace(progress=progress, fits=left.fits._replace(steps=progress.made))
         left = left._replace(w=w, moments=moments, latest=losses[-1])
         how.on_block()
     if watched:
-        left = left._replace(progress=_look(left, left.w, left.latest, last, how.loss))
+        left = left._replace(progress=_look(left, left.w, left.latest, last, slope_of))
     if watched or uneven:
         _settle(left, whole, recorded)
         return whole
@@ -151,10 +152,9 @@ def _keep(kept: Tensor, recorded: list[int], place: int, first: int, losses: Ten
     return place
 
 
-def _look(left: _Left, w: Tensor, loss: Tensor, step: int, name: str) -> Progress:
-    gradient = None
-    if not bool(left.criteria.gtol.isnan().all()):
-        gradient = differentiated(LOSSES[name].value, w, left.problem)[1]
+def _look(left: _Left, w: Tensor, loss: Tensor, step: int, slope_of: Value | None) -> Progress:
+    """What is known after `step` steps, with the gradient of `slope_of` where any fit asks for it."""
+    gradient = None if slope_of is None else differentiated(slope_of, w, left.problem)[1]
     return looked_at(left.progress, left.criteria, w, loss, gradient, left.progress.made.clamp(max=step))
 
 

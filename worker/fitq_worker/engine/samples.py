@@ -45,20 +45,20 @@ class Tile(NamedTuple):
 
 def sample_tiles(jobs: pa.RecordBatch, device: torch.device) -> Iterator[Tile]:
     """The jobs in tiles of similar numbers of samples, each at most TILE_SAMPLES (or one job)."""
-    lengths = sample_counts(jobs)
+    lengths, restarts = sample_counts(jobs), numbers(jobs["restarts"])
     order = np.argsort(lengths, kind="stable")
     start = 0
     while start < len(order):
-        width = _tile_width(lengths[order[start:]], TILE_SAMPLES[device.type])
+        width = _tile_width(lengths[order[start:]], restarts[order[start:]], TILE_SAMPLES[device.type])
         rows = order[start : start + width]
         taken = jobs.take(pa.array(rows))
         yield Tile(rows, taken, _screened(*_padded(taken, lengths[rows]), device))
         start += width
 
 
-def _tile_width(lengths: NDArray[np.int64], samples: int) -> int:
-    """How many of the jobs, sorted by length, fit one tile when padded to the longest of them."""
-    size = np.maximum(lengths, 1) * np.arange(1, len(lengths) + 1)
+def _tile_width(lengths: NDArray[np.int64], restarts: NDArray[np.int32], samples: int) -> int:
+    """How many of the jobs, sorted by length, fit one tile when padded to the longest of them, once for each restart."""
+    size = np.maximum(lengths, 1) * np.cumsum(restarts, dtype=np.int64)
     wasteful = lengths > 2 * np.maximum(lengths[0], 8)
     return max(1, int(np.count_nonzero((size <= samples) & ~wasteful)))
 
