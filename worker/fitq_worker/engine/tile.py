@@ -20,8 +20,8 @@ from fitq_worker.engine.exact import coordinates
 from fitq_worker.engine.losses import LOSSES, Problem, Quadratic, Sampled
 from fitq_worker.engine.optimizers import HYPERPARAMETERS, OPTIMIZERS, Hyper
 from fitq_worker.engine.outcome import Outcome
-from fitq_worker.engine.reduction import Points, Reduced, reduce
-from fitq_worker.engine.samples import Tile, numbers, ragged
+from fitq_worker.engine.reduction import Reduced, points, reduce
+from fitq_worker.engine.samples import Samples, Tile, numbers, ragged
 from fitq_worker.engine.schedule import SCHEDULES, Schedule, distinct, tabulated
 from fitq_worker.engine.space import Space, quadratic, sampled, space_of
 
@@ -46,13 +46,13 @@ class Plan(NamedTuple):
 def fit_tile(tile: Tile, plan: Plan) -> tuple[Outcome, Tensor]:
     """Fit the jobs on their sample sets; returns what results are made of and the traces, (T, B) in units of y."""
     _, jobs, samples = tile
-    reduced, points = reduce(samples, plan.shape["degree"])
+    reduced = reduce(samples, plan.shape["degree"])
     space = space_of(plan.shape["basis"], reduced)
     if plan.shape["optimizer"] == "exact":
         final = space.from_orthonormal(coordinates(reduced))
         outcome = Outcome(jobs, reduced, space, None, final, final, samples.invalid, descended=False)
         return outcome, final.new_empty(0, len(jobs))
-    problem = _problem(jobs, plan.shape["loss"], space, reduced, points)
+    problem = _problem(jobs, plan.shape["loss"], space, reduced, samples)
     start = _start(jobs, reduced, space).to(getattr(torch, plan.shape["dtype"]))
     unit = space.unit ** LOSSES[plan.shape["loss"]].power
     descent = _descend(jobs, plan, problem, start, unit)
@@ -71,10 +71,10 @@ def hyperparameters(jobs: pa.RecordBatch) -> Hyper:
     return {name: numbers(codes if name == "schedule" else jobs[name]) for name in HYPERPARAMETERS}
 
 
-def _problem(jobs: pa.RecordBatch, loss: str, space: Space, reduced: Reduced, points: Points) -> Problem:
+def _problem(jobs: pa.RecordBatch, loss: str, space: Space, reduced: Reduced, samples: Samples) -> Problem:
     if loss == "mse":
         return quadratic(space, reduced)
-    return sampled(space, points, torch.tensor(numbers(jobs["delta"])).to(reduced.target))
+    return sampled(space, points(samples, len(reduced.target) - 1), torch.tensor(numbers(jobs["delta"])).to(reduced.target))
 
 
 def _start(jobs: pa.RecordBatch, reduced: Reduced, space: Space) -> Tensor:
