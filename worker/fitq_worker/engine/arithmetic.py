@@ -27,6 +27,16 @@ def tree_sum(values: Tensor) -> Tensor:
     return values[0] + 0.0  # turns -0.0, which an appended zero would have turned too
 
 
+def product_sum(left: Tensor, right: Tensor, scratch: Tensor) -> Tensor:
+    """`tree_sum` of left * right, (N, B) to (B,), without autograd; the products, and then sums, go to `scratch`."""
+    values, size = torch.mul(left, right, out=scratch), len(left)
+    while size > 1:
+        half = 1 << ((size - 1).bit_length() - 1)
+        values[: size - half].add_(values[half:size])
+        size = half
+    return values[0] + 0.0
+
+
 class _Repeated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, row: Tensor, count: int) -> Tensor:

@@ -17,7 +17,7 @@ from fitq_worker.engine.descent import Descent, Fits, How, StepBlock, block_step
 from fitq_worker.engine.losses import LOSSES, Problem, Quadratic, Sampled
 from fitq_worker.engine.optimizers import HYPERPARAMETERS, OPTIMIZERS, Hyper
 from fitq_worker.engine.outcome import Ended, Outcome, at_once
-from fitq_worker.engine.reduction import coordinates, reduce
+from fitq_worker.engine.reduction import coordinates, reduce, sample_points
 from fitq_worker.engine.samples import Tile, numbers
 from fitq_worker.engine.schedule import SCHEDULES, Schedule, distinct, tabulated
 from fitq_worker.engine.space import quadratic, ridge_system, sampled, space_of
@@ -47,7 +47,7 @@ class Plan(NamedTuple):
 def fit_tile(tile: Tile, plan: Plan) -> tuple[Outcome, Tensor]:
     """Fit the jobs on their sample sets; returns what results are made of and the traces, (T, B) in units of y."""
     _, jobs, samples = tile
-    reduced, points = reduce(samples, plan.shape["degree"])
+    reduced = reduce(samples, plan.shape["degree"])
     space = space_of(plan.shape["basis"], reduced)
     ridge = torch.tensor(numbers(jobs["ridge"])).to(reduced.target)
     penalty = ridge_system(space, reduced, ridge) if plan.penalised else None
@@ -59,6 +59,7 @@ def fit_tile(tile: Tile, plan: Plan) -> tuple[Outcome, Tensor]:
     if plan.shape["loss"] == "mse":
         problem: Problem = quadratic(space, reduced, penalty)
     else:
+        points = sample_points(samples, plan.shape["degree"])
         problem = sampled(space, points, torch.tensor(numbers(jobs["delta"])).to(ridge), ridge * space.unit ** (2 - power))
     starts = starting_points(jobs, reduced, space, optimum)
     ended, losses = descend_best(jobs, plan, problem, starts, space.unit**power)
