@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from fitq_worker.compiler import cxx_compiler
-from fitq_worker.engine.descent import Fits, StepBlock, block_steps, step_block
-from fitq_worker.engine.losses import Problem, Quadratic
+from fitq_worker.engine.descent import Fits, StepBlock, block_steps
+from fitq_worker.engine.losses import Problem, Quadratic, mean_of_squares
 from fitq_worker.engine.optimizers import HYPERPARAMETERS, OPTIMIZERS, Moments
 from fitq_worker.engine.schedule import tabulated
 
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 #: What a kernel depends on besides its name; a change of any of these files makes a new kernel.
 _SOURCES = ("arithmetic.py", "losses.py", "optimizers.py", "schedule.py", "descent.py", "compiled.py")
 _LARGEST_BATCH = 1 << 24
+#: The usual limit of operations in one loop would cut a block into several that pass their numbers through memory.
+_ONE_LOOP = {"max_fusion_size": 1 << 20}
 
 
 class Kernel(NamedTuple):
@@ -101,21 +103,49 @@ def _compile(kernel: Kernel) -> None:
             _Block(kernel.optimizer), arguments, dynamic_shapes=_dynamic(arguments, batch, kernel.shared), strict=False
         )
         with tempfile.TemporaryDirectory(dir=kernel.file.parent) as folder:
-            package = torch._inductor.aoti_compile_and_package(program, package_path=str(Path(folder, "kernel.pt2")))
+            package = torch._inductor.aoti_compile_and_package(
+                program, package_path=str(Path(folder, "kernel.pt2")), inductor_configs=_ONE_LOOP
+            )
             os.replace(package, kernel.file)
 
 
 class _Block(torch.nn.Module):
-    """`step_block` as torch.export wants it: a module whose arguments are tensors and plain tuples."""
+    """`step_block` by rows of coefficients, its arguments tensors and plain tuples as torch.export wants them.
+
+    Arrays of one shape, (B,), become a single loop over the fits that keeps the numbers of each in registers.
+    """
 
     def __init__(self, optimizer: str) -> None:
         super().__init__()
-        self._step = partial(step_block, loss="mse", optimizer=optimizer)
+        self._update = OPTIMIZERS[optimizer].update
 
     def forward(
         self, w: Tensor, moments: Moments, problem: Moments, fits: Moments, first: Tensor, schedule: Tensor
     ) -> tuple[Tensor, Moments, Tensor]:
-        return self._step(w, moments, Quadratic(*problem), Fits(*fits), first, schedule)
+        assert self._update is not None
+        lr, steps, constants = fits
+        rows, losses = w.unbind(0), []
+        moments_of_rows = list(zip(*(moment.unbind(0) for moment in moments), strict=True))
+        for k in range(len(schedule)):
+            values, gradient = _differentiated(rows, Quadratic(*problem))
+            updated = [
+                self._update(*row, lr * schedule[k, 0], constants, schedule[k, 1:])
+                for row in zip(rows, gradient, moments_of_rows, strict=True)
+            ]
+            rows = tuple(torch.where(first + k < steps, new, row) for row, (new, _) in zip(rows, updated, strict=True))
+            moments_of_rows = [new for _, new in updated]
+            losses.append(values)
+        moments = tuple(torch.stack(moment) for moment in zip(*moments_of_rows, strict=True))
+        return torch.stack(rows), moments, torch.stack(losses)
+
+
+def _differentiated(rows: Moments, problem: Quadratic) -> tuple[Tensor, Moments]:
+    """The losses, (B,), and by autograd their gradient, P rows of (B,)."""
+    with torch.enable_grad():
+        leaves = [row.detach().requires_grad_() for row in rows]
+        values = mean_of_squares(leaves, problem)
+        gradient = torch.autograd.grad(values.sum(), leaves)
+    return values.detach(), gradient
 
 
 def _example(kernel: Kernel) -> tuple[Any, ...]:

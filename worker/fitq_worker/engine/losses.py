@@ -7,7 +7,7 @@ the reduction it is a function of a few numbers per fit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -39,7 +39,7 @@ class Sampled(NamedTuple):
 
 
 Problem = Quadratic | Sampled
-#: (w of shape (P, B), problem) -> (B,)
+#: (w of shape (P, B), problem) -> (B,); that of mse takes P rows of shape (B,) as well.
 Value = Callable[[Tensor, Problem], Tensor]
 
 
@@ -51,10 +51,10 @@ class Loss(NamedTuple):
     power: int
 
 
-def mean_of_squares(w: Tensor, problem: Problem) -> Tensor:
+def mean_of_squares(w: Tensor | Sequence[Tensor], problem: Problem) -> Tensor:
     """Of standardised targets, from the reduction."""
     assert isinstance(problem, Quadratic)
-    coefficients = w.unbind(0)
+    coefficients = tuple(w)
     factor = iter(problem.factor.unbind(0))
     triangular = len(problem.factor) > 0
     loss = problem.floor
