@@ -4,31 +4,40 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fitq_shared.frames import jobs_batch
 from fitq_shared.jobs import FitJob
 from fitq_worker.compiler import cxx_compiler
-from fitq_worker.engine import compiled, fit
-from fitq_worker.engine.compiled import Kernel
+from fitq_worker.engine import compiled, fit, fused_reduction
+from fitq_worker.engine.compiled import StepKernel
+from fitq_worker.engine.fused_reduction import ReductionKernel
 
 BUILD_SECONDS = 240
+#: Kernels and how each is loaded.
+KERNELS: dict[str, tuple[Any, Callable[[Any], object]]] = {
+    "step block": (StepKernel("sgd", 1, False, "float64", True, "cpu"), compiled.load),
+    "reduction": (ReductionKernel(), fused_reduction.load),
+}
 
 
-def test_requested_kernel_is_built_in_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(cxx_compiler() is None, reason="no C++ compiler: kernels cannot be built here")
+@pytest.mark.parametrize("name", KERNELS)
+def test_requested_kernel_is_built_in_the_background(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process that asks returns at once and ends; the kernel comes all the same and gives the bits of eager."""
-    if cxx_compiler() is None:
-        pytest.skip("no C++ compiler: kernels cannot be built here")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kernel = Kernel("sgd", 1, False, "float64", True, "cpu")
-    ask = f"from fitq_worker.engine.compiled import Kernel, request; request({kernel!r})"
+    kernel, load = KERNELS[name]
+    module = type(kernel).__module__
+    ask = f"import {module} as kernels; from fitq_worker.engine.kernels import request; request(kernels.{kernel!r})"
 
     subprocess.run([sys.executable, "-c", ask], env=dict(os.environ), check=True, timeout=60)
 
     deadline = time.monotonic() + BUILD_SECONDS
-    while compiled.load(kernel) is None and time.monotonic() < deadline:
+    while load(kernel) is None and time.monotonic() < deadline:
         time.sleep(0.2)
     assert kernel.file.exists(), kernel.file.with_suffix(".log").read_text()
     jobs = jobs_batch([FitJob(polynomial=[2.0, 1.0], degree=1, optimizer="sgd", dtype="float64", steps=50)])

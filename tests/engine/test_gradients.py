@@ -11,7 +11,7 @@ from fitq_shared.jobs import FitJob
 from fitq_worker.engine.descent import differentiated
 from fitq_worker.engine.losses import LOSSES, Problem
 from fitq_worker.engine.reduction import reduce, sample_points
-from fitq_worker.engine.samples import sample_tiles
+from fitq_worker.engine.samples import padded, sample_sets
 from fitq_worker.engine.space import Space, quadratic, ridge_system, sampled, space_of
 
 DEGREE, FITS = 3, 6
@@ -26,13 +26,13 @@ def problem_of(basis: str, loss: str, ridge: float) -> tuple[Problem, Space]:
     """The batch as the descent gets it, in float64."""
     rows = zip(X.tolist(), Y.tolist(), WEIGHTS.tolist(), strict=True)
     jobs = jobs_batch([FitJob(x=x, y=y, weights=weights, degree=DEGREE) for x, y, weights in rows])
-    (tile,) = sample_tiles(jobs, torch.device("cpu"))
-    reduced = reduce(tile.samples, DEGREE)
+    samples = padded(sample_sets(jobs), torch.device("cpu"))
+    reduced = reduce(samples, DEGREE)
     space = space_of(basis, reduced)
     penalty = torch.full((FITS,), ridge, dtype=torch.float64)
     if loss == "mse":
         return quadratic(space, reduced, ridge_system(space, reduced, penalty) if ridge else None), space
-    points = sample_points(tile.samples, DEGREE)
+    points = sample_points(samples, DEGREE)
     return sampled(space, points, torch.full_like(penalty, DELTA), penalty), space
 
 

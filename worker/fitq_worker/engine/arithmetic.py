@@ -13,28 +13,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
+#: Numbers in a row of a sum: those of the widest vector registers.
+LANES = 8
+
 
 def tree_sum(values: Tensor) -> Tensor:
-    """Sum over the first axis by halving; shape (N, ...) to (...).
+    """Sum over the first axis in the order of a fixed tree; shape (N, ...) to (...).
 
-    The order is that of a binary tree over the next power of two, so zeros appended to `values` do not change a bit.
+    Rows of LANES numbers are added in pairs of neighbours until one is left, and that one by halving: zeros appended to
+    `values` do not change a bit, the error grows with the logarithm of N, and it can be done in one pass.
     """
+    if len(values) > LANES:
+        missing = -len(values) % LANES
+        padded = torch.cat([values, values.new_zeros(missing, *values.shape[1:])]) if missing else values
+        rows = padded.unflatten(0, (-1, LANES))
+        while len(rows) > 1:
+            pairs, odd = rows[: len(rows) // 2 * 2].unflatten(0, (-1, 2)), rows[len(rows) // 2 * 2 :]
+            folded = pairs[:, 0] + pairs[:, 1]
+            rows = torch.cat([folded, odd]) if len(odd) else folded
+        values = rows[0]
     while len(values) > 1:
         half = 1 << ((len(values) - 1).bit_length() - 1)
         rest = len(values) - half
         folded = values[:rest] + values[half:]
         values = folded if rest == half else torch.cat([folded, values[rest:half]])
     return values[0] + 0.0  # turns -0.0, which an appended zero would have turned too
-
-
-def product_sum(left: Tensor, right: Tensor, scratch: Tensor) -> Tensor:
-    """`tree_sum` of left * right, (N, B) to (B,), without autograd; the products, and then sums, go to `scratch`."""
-    values, size = torch.mul(left, right, out=scratch), len(left)
-    while size > 1:
-        half = 1 << ((size - 1).bit_length() - 1)
-        values[: size - half].add_(values[half:size])
-        size = half
-    return values[0] + 0.0
 
 
 class _Repeated(torch.autograd.Function):

@@ -1,47 +1,40 @@
-"""Compiled step blocks: built once in a process of their own, kept on disk, loaded in milliseconds.
+"""Compiled step blocks: torch.export and AOTInductor turn `step_block` into a library that serves any batch size.
 
-torch.export and AOTInductor turn `step_block` into a shared library that serves any batch size. Compiling takes some
-ten seconds, so it never happens in front of anybody: `request` starts it in the background, and `load` gives the
-kernel from the moment its file is there. Eager and compiled blocks give the same bits, so which one runs is a question
-of speed alone.
+Eager and compiled blocks give the same bits, so which one runs is a question of speed alone. Compiling takes half a
+minute, loading milliseconds.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import logging
-import os
-import subprocess
 import sys
-import tempfile
 import warnings
 from functools import cache, partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fitq_worker.compiler import cxx_compiler
 from fitq_worker.engine.descent import Fits, StepBlock, block_steps
+from fitq_worker.engine.kernels import build_in_background, kept_as
 from fitq_worker.engine.losses import Problem, Quadratic, mean_of_squares
 from fitq_worker.engine.optimizers import HYPERPARAMETERS, OPTIMIZERS, Moments
 from fitq_worker.engine.schedule import tabulated
 
 log = logging.getLogger(__name__)
 
-#: What a kernel depends on besides its name; a change of any of these files makes a new kernel.
+#: A change of any of these files makes a new kernel.
 _SOURCES = ("arithmetic.py", "losses.py", "optimizers.py", "schedule.py", "descent.py", "compiled.py")
 _LARGEST_BATCH = 1 << 24
 #: The usual limit of operations in one loop would cut a block into several that pass their numbers through memory.
 _ONE_LOOP = {"max_fusion_size": 1 << 20}
 
 
-class Kernel(NamedTuple):
-    """Name of a compiled step block."""
+class StepKernel(NamedTuple):
+    """A compiled step block."""
 
     optimizer: str
     degree: int
@@ -52,61 +45,26 @@ class Kernel(NamedTuple):
 
     @property
     def file(self) -> Path:
-        """Where it is kept: the user's cache, by name, torch version, processor and source."""
+        """Where it is kept."""
         shape = "triangular" if self.triangular else "orthonormal"
         schedule = "shared" if self.shared else "own"
         name = f"{self.optimizer}-mse-{shape}-d{self.degree}-{self.dtype}-{schedule}-{self.device}"
-        return _cache() / f"{name}-{_fingerprint(self.device)}.pt2"
+        return kept_as(name, ".pt2", self.device, _SOURCES)
+
+    def compile(self, target: Path) -> None:
+        """Build it into a new file."""
+        torch.set_num_threads(1)  # one worker process a core: the kernel must not start threads of its own
+        arguments, batch = _example(self), torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
+        dynamic = _dynamic(arguments, batch, self.shared)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside torch's own export
+            program = torch.export.export(_Block(self.optimizer), arguments, dynamic_shapes=dynamic, strict=False)
+            torch._inductor.aoti_compile_and_package(program, package_path=str(target), inductor_configs=_ONE_LOOP)
 
 
-def load(kernel: Kernel) -> StepBlock | None:
+def load(kernel: StepKernel) -> StepBlock | None:
     """The compiled block, or None while there is none."""
     return _loaded(kernel.file) if kernel.file.exists() else None
-
-
-def request(kernel: Kernel) -> None:
-    """See to it that the kernel gets built in the background; returns at once."""
-    if not kernel.file.exists() and _compiler() and not _being_built(kernel):
-        _start_build(kernel)
-
-
-def build(kernel: Kernel) -> None:
-    """Compile a kernel and put it in its place; nothing to do when it is there or another process got it done."""
-    with _lock(kernel) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not kernel.file.exists():
-            _compile(kernel)
-
-
-def _lock(kernel: Kernel) -> IO[str]:
-    """The file whose lock the building process holds; the lock goes with the process, however that ends."""
-    kernel.file.parent.mkdir(parents=True, exist_ok=True)
-    return kernel.file.with_suffix(".lock").open("w")
-
-
-def _being_built(kernel: Kernel) -> bool:
-    """Another process is at it: all workers of a machine ask for the same kernels when they start."""
-    with _lock(kernel) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
-def _compile(kernel: Kernel) -> None:
-    torch.set_num_threads(1)  # one worker process a core: the kernel must not start threads of its own
-    arguments, batch = _example(kernel), torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside torch's own export
-        program = torch.export.export(
-            _Block(kernel.optimizer), arguments, dynamic_shapes=_dynamic(arguments, batch, kernel.shared), strict=False
-        )
-        with tempfile.TemporaryDirectory(dir=kernel.file.parent) as folder:
-            package = torch._inductor.aoti_compile_and_package(
-                program, package_path=str(Path(folder, "kernel.pt2")), inductor_configs=_ONE_LOOP
-            )
-            os.replace(package, kernel.file)
 
 
 class _Block(torch.nn.Module):
@@ -148,7 +106,7 @@ def _differentiated(rows: Moments, problem: Quadratic) -> tuple[Tensor, Moments]
     return values.detach(), gradient
 
 
-def _example(kernel: Kernel) -> tuple[Any, ...]:
+def _example(kernel: StepKernel) -> tuple[Any, ...]:
     """Arguments of the right types and shapes; the batch size stands for any."""
     size, batch, rule = kernel.degree + 1, 64, OPTIMIZERS[kernel.optimizer]
     new = partial(torch.ones, device=kernel.device, dtype=getattr(torch, kernel.dtype))
@@ -187,36 +145,5 @@ def _run(
     return w, tuple(updated), losses
 
 
-@cache
-def _start_build(kernel: Kernel) -> None:
-    """Build in a process of low priority that survives this one; at most once in the life of this process."""
-    log.info("building kernel %s in the background", kernel.file.name)
-    with kernel.file.with_suffix(".log").open("wb") as output:
-        command = [sys.executable, "-m", __name__, json.dumps(kernel)]
-        subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True)
-
-
-@cache
-def _compiler() -> bool:
-    found = cxx_compiler() is not None
-    if not found:
-        log.warning("no C++ compiler (g++ or clang++): the engine runs eager, about ten times slower; results are the same")
-    return found
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fitq" / "kernels"
-
-
-@cache
-def _fingerprint(device: str) -> str:
-    processor = torch.backends.cpu.get_cpu_capability() if device == "cpu" else torch.cuda.get_device_name()
-    digest = hashlib.sha256(f"{torch.__version__} {processor} {sys.version_info[:2]}".encode())
-    for name in _SOURCES:
-        digest.update(Path(__file__).with_name(name).read_bytes())
-    return digest.hexdigest()[:12]
-
-
 if __name__ == "__main__":
-    os.nice(19)
-    build(Kernel(*json.loads(sys.argv[1])))
+    build_in_background(StepKernel(*json.loads(sys.argv[1])))

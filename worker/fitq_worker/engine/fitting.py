@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from fitq_shared.frames import SHAPE_COLUMNS, jobs_batch
+from fitq_shared.frames import jobs_batch
 from fitq_shared.jobs import FitJob
-from fitq_worker.engine import compiled
-from fitq_worker.engine.compiled import Kernel
-from fitq_worker.engine.descent import StepBlock, step_block
-from fitq_worker.engine.lbfgs import lbfgs_block
+from fitq_worker.engine import compiled, kernels
+from fitq_worker.engine.compiled import StepKernel
 from fitq_worker.engine.outcome import result_frame, trace_frame
+from fitq_worker.engine.plan import Path, planned
 from fitq_worker.engine.samples import numbers, sample_tiles
-from fitq_worker.engine.schedule import distinct
-from fitq_worker.engine.tile import Plan, fit_tile, hyperparameters
+from fitq_worker.engine.tile import fit_tile
 
-Path = Literal["auto", "eager", "compiled"]
-
-#: Fits descended together: a compiled block wants its arrays in the cache of a core, an eager one few large operations.
-COMPILED_TILE_FITS, EAGER_TILE_FITS, CUDA_TILE_FITS = 4096, 16384, 1 << 20
-#: Coefficient updates from which on a missing kernel is worth building: some seconds of eager work.
-WORTH_COMPILING_UPDATES = 50_000_000
 #: What a worker can expect first: the notebook's degree in either basis.
 _COMMON_KERNELS = ((2, False), (2, True))
 
@@ -59,8 +50,8 @@ def fit(
     rows, results, traces = [], [], []
     for group in _by_penalty(jobs):
         own = jobs if len(group) == len(jobs) else jobs.take(pa.array(group))
-        plan = _plan(own, place, path, on_block or _nothing)
-        for tile in sample_tiles(own, place):
+        plan = planned(own, place, path, on_block or _nothing)
+        for tile in sample_tiles(own, place, pads=plan.pads):
             outcome, losses = fit_tile(tile, plan)
             rows.append(group[tile.rows])
             results.append(result_frame(outcome, name))
@@ -77,46 +68,12 @@ def _by_penalty(jobs: pa.RecordBatch) -> list[NDArray[np.int64]]:
 
 def warm_up(device: str) -> None:
     """Pay for what a first fit would pay for, and load or start to build the kernels that most work needs."""
+    kind = torch.device(device).type
     for degree, triangular in _COMMON_KERNELS:
-        kernel = Kernel("nadam", degree, triangular, "float32", True, torch.device(device).type)
+        kernel = StepKernel("nadam", degree, triangular, "float32", True, kind)
         if compiled.load(kernel) is None:
-            compiled.request(kernel)
+            kernels.request(kernel)
     fit(jobs_batch([FitJob(polynomial=[1.0], steps=1)]), device)
-
-
-def _plan(jobs: pa.RecordBatch, device: torch.device, path: Path, on_block: Callable[[], None]) -> Plan:
-    shape = {name: jobs[name][0].as_py() for name in SHAPE_COLUMNS}
-    penalised = shape["loss"] == "mse" and jobs["ridge"][0].as_py() > 0
-    eager = _eager(shape["loss"], shape["optimizer"])
-    if shape["optimizer"] == "exact":
-        return Plan(shape, eager, penalised, len(jobs), True, on_block)
-    hyper = hyperparameters(jobs)
-    shared = len(distinct(shape["optimizer"], hyper)[0]["gamma"]) == 1
-    updates = int(numbers(jobs["restarts"]).sum()) * int(hyper["steps"].max()) * (shape["degree"] + 1)
-    triangular = shape["basis"] != "orthogonal" or penalised
-    kernel = None
-    if shape["loss"] == "mse" and shape["optimizer"] != "lbfgs":
-        wanted = Kernel(shape["optimizer"], shape["degree"], triangular, shape["dtype"], shared, device.type)
-        kernel = _ready(wanted, path, updates)
-    width = EAGER_TILE_FITS if kernel is None else COMPILED_TILE_FITS
-    width = CUDA_TILE_FITS if device.type == "cuda" else width
-    return Plan(shape, kernel or eager, penalised, width, shared, on_block)
-
-
-def _eager(loss: str, optimizer: str) -> StepBlock:
-    if optimizer == "lbfgs":
-        return partial(lbfgs_block, loss=loss)
-    return partial(step_block, loss=loss, optimizer=optimizer)
-
-
-def _ready(kernel: Kernel, path: Path, updates: int) -> StepBlock | None:
-    """The compiled block; None where there is none yet or none is wanted."""
-    if path == "compiled":
-        compiled.build(kernel)
-    ready = None if path == "eager" else compiled.load(kernel)
-    if path == "auto" and ready is None and updates >= WORTH_COMPILING_UPDATES:
-        compiled.request(kernel)
-    return ready
 
 
 def _in_order(frames: list[pa.RecordBatch], back: NDArray[np.int64]) -> pa.RecordBatch:

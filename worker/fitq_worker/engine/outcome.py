@@ -84,7 +84,6 @@ class Outcome(NamedTuple):
     penalty: Penalised | None
     #: The loss that was minimised, in units of y, as a function of coefficients; None is the mean of squares.
     loss: Callable[[Tensor], Tensor] | None
-    invalid: Tensor
     ended: Ended
 
 
@@ -195,7 +194,7 @@ def trace_frame(outcome: Outcome, losses: Tensor) -> pa.RecordBatch:
     lengths = np.empty(0, np.int64)
     if len(jobs):
         lengths = recorded_counts(jobs["trace"][0].as_py(), numbers(jobs["steps"]), made)
-    descended = ~_array(outcome.invalid | ~_determined(outcome.reduced))[: len(jobs)]
+    descended = ~_array(outcome.reduced.invalid | ~_determined(outcome.reduced))[: len(jobs)]
     lengths = np.where(descended, lengths, 0)
     by_fit = np.ascontiguousarray(_array(losses).T[: len(jobs)])
     full = (lengths == by_fit.shape[1]).all()
@@ -219,7 +218,7 @@ def _verdicts(outcome: Outcome, measured: _Measured) -> NDArray[np.int64]:
     # A warm start at the optimum may end a little above it: that alone is not diverging.
     above = (measured.loss > measured.initial) & (measured.loss > measured.zero)
     cases = [
-        (Verdict.INVALID, outcome.invalid),
+        (Verdict.INVALID, outcome.reduced.invalid),
         (Verdict.FEW_POINTS, outcome.reduced.used < len(outcome.reduced.target)),
         (Verdict.REPEATED_POINTS, ~_determined(outcome.reduced)),
         (Verdict.CONVERGED, measured.gap <= tolerance),

@@ -2,13 +2,16 @@
 
 With the weighted mean <u, v> = sum(w u v) / sum(w) over a sample set, polynomials q_0 = 1, q_1, ... with
 <q_i, q_j> = [i = j] are built by Arnoldi's method on multiplication by t, the points mapped to [-1, 1]: "Vandermonde
-with Arnoldi" (Brubeck, Nakatsukasa and Trefethen, SIAM Review 63, 2021), orthogonalised twice. It is the QR
-factorisation of the design matrix without ever forming the ill-conditioned matrix. What the descent and the
-diagnostics need of the samples is then of the size of the polynomial, not of the sample set:
+with Arnoldi" (Brubeck, Nakatsukasa and Trefethen, SIAM Review 63, 2021), by classical Gram-Schmidt, twice (Giraud,
+Langou and Rozloznik, Computers & Mathematics with Applications 50, 2005). It is the QR factorisation of the design
+matrix without ever forming the ill-conditioned matrix. What the descent and the diagnostics need of the samples is then
+of the size of the polynomial, not of the sample set:
 
     mean((sum_k a_k q_k - z)^2) = |a - d|^2 + c,    d_k = <q_k, z>,    c = mean((z - sum_k d_k q_k)^2)
 
 where z = (y - mean) / scale are the standardised targets. All arrays are float64 with the batch as last axis.
+
+reduction.cpp does the same, to the last bit, for a core of a CPU.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fitq_worker.engine.arithmetic import product_sum, square_root, tree_sum
+from fitq_worker.engine.arithmetic import square_root, tree_sum
 from fitq_worker.engine.samples import Samples
 
 #: Samples in one part: on the CPU its dozen arrays of float64 stay in the caches of a core.
@@ -44,6 +47,7 @@ class Reduced(NamedTuple):
     rank: Tensor  # (B,) int64
     used: Tensor  # (B,) int64, points of positive weight
     total: Tensor  # (B,) sum of the weights as given
+    invalid: Tensor  # (B,) bool, as in Samples
 
 
 class Points(NamedTuple):
@@ -85,11 +89,13 @@ def _reduced(samples: Samples, degree: int) -> Reduced:
     weights, inside, total = _normalised(samples.weights)
     t, middle, half_width = _mapped(samples.x, inside)
     mean, scale, varies, z = _standardised(samples.y, weights, inside)
-    basis, weighted, hessenberg = _arnoldi(t, weights, inside, degree)
-    target, floor = _projected(z, basis, weighted)
+    basis, hessenberg = _arnoldi(t, weights, inside, degree)
+    target = _projections(basis, weights * z)
+    floor = _mean_square(_without(z, target, basis), weights)
     used = inside.sum(0)
     rank = _rank(hessenberg, used)
-    return Reduced(middle, half_width, mean, scale, varies, hessenberg, target, floor, rank, used, total)
+    invalid = samples.invalid
+    return Reduced(middle, half_width, mean, scale, varies, hessenberg, target, floor, rank, used, total, invalid)
 
 
 def _normalised(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -103,55 +109,53 @@ def _mapped(x: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     low = torch.where(inside, x, torch.inf).amin(0)
     high = torch.where(inside, x, -torch.inf).amax(0)
     empty = low > high
-    low, high = torch.where(empty, 0.0, low), torch.where(empty, 0.0, high)
+    low, high = torch.where(empty, 0.0, low) + 0.0, torch.where(empty, 0.0, high) + 0.0  # -0.0 becomes 0.0
     half_width = (high - low) * 0.5
     middle, half_width = (low + high) * 0.5, torch.where(half_width > 0, half_width, 1.0)
-    return torch.where(inside, (x - middle).div_(half_width), 0.0), middle, half_width
+    return torch.where(inside, (x - middle) / half_width, 0.0), middle, half_width
 
 
 def _standardised(y: Tensor, weights: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean, scale, whether y varies, and z = (y - mean) / scale."""
-    scratch, weighted = torch.empty_like(weights), weights * y
-    size = square_root(product_sum(weighted, y, scratch))
-    mean = product_sum(weights, y, weighted)
+    size, mean = square_root(_mean_square(y, weights)), tree_sum(weights * y)
     centred = torch.where(inside, y - mean, 0.0)
-    deviation = square_root(product_sum(torch.mul(weights, centred, out=weighted), centred, scratch))
+    deviation = square_root(_mean_square(centred, weights))
     varies = deviation > CONSTANT_TOLERANCE * size
     scale = torch.where(varies, deviation, torch.where(size > 0, size, 1.0))
-    return mean, scale, varies, centred.div_(scale)
+    return mean, scale, varies, centred / scale
 
 
-def _arnoldi(t: Tensor, weights: Tensor, inside: Tensor, degree: int) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """The basis, its polynomials times the weights, and the Hessenberg matrix."""
-    basis, weighted, scratch = [inside.to(t.dtype)], [weights], torch.empty_like(t)
+def _arnoldi(t: Tensor, weights: Tensor, inside: Tensor, degree: int) -> tuple[list[Tensor], Tensor]:
+    """The basis and the Hessenberg matrix."""
+    basis = [inside.to(t.dtype)]
     hessenberg = t.new_zeros(degree + 1, degree, t.shape[1])
     for k in range(degree):
         direction = t * basis[k]
         for _ in range(2):  # twice is enough to be orthogonal to the last bits
-            for j, q in enumerate(basis):
-                projection = _project_out(direction, q, weighted[j], scratch)
-                hessenberg[j, k] += projection
-        length = square_root(product_sum(weights * direction, direction, scratch))
+            along = _projections(basis, weights * direction)
+            direction = _without(direction, along, basis)
+            hessenberg[: k + 1, k] += along
+        length = square_root(_mean_square(direction, weights))
         independent = length > RANK_TOLERANCE
         hessenberg[k + 1, k] = torch.where(independent, length, 0.0)
-        direction.div_(torch.where(independent, length, 1.0))
-        basis.append(torch.where(independent, direction, 0.0))
-        weighted.append(weights * basis[-1])
-    return basis, weighted, hessenberg
+        basis.append(direction * torch.where(independent, 1.0 / length, 0.0))
+    return basis, hessenberg
 
 
-def _projected(z: Tensor, basis: list[Tensor], weighted: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """d and c: coordinates of z in the basis, and the mean square of what is left over, which replaces z."""
-    scratch = torch.empty_like(z)
-    coordinates = [_project_out(z, q, weighted[j], scratch) for j, q in enumerate(basis)]
-    return torch.stack(coordinates), product_sum(weighted[0] * z, z, scratch)
+def _mean_square(values: Tensor, weights: Tensor) -> Tensor:
+    return tree_sum(weights * values * values)
 
 
-def _project_out(direction: Tensor, q: Tensor, weighted: Tensor, scratch: Tensor) -> Tensor:
-    """Take the part along the unit vector q out of `direction`; returns its length <q, direction>, (B,)."""
-    projection = product_sum(weighted, direction, scratch)
-    direction.sub_(torch.mul(projection, q, out=scratch))
-    return projection
+def _projections(basis: list[Tensor], weighted: Tensor) -> Tensor:
+    """Lengths along the basis of a direction, given times the weights, (P, B)."""
+    return torch.stack([tree_sum(q * weighted) for q in basis])
+
+
+def _without(direction: Tensor, along: Tensor, basis: list[Tensor]) -> Tensor:
+    """What is left of `direction` when these lengths along the basis are taken out."""
+    for length, q in zip(along, basis, strict=True):
+        direction = direction - length * q
+    return direction
 
 
 def _rank(hessenberg: Tensor, used: Tensor) -> Tensor:

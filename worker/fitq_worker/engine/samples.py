@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fitq_shared.errors import FrameError
 from fitq_shared.frames import sample_counts
 from fitq_shared.sampling import draw_samples
 
@@ -19,8 +20,19 @@ Floats = NDArray[np.float64]
 
 #: Samples in one tile: bounds its memory, and on the CPU keeps its arrays in the cache of a core.
 TILE_SAMPLES = {"cpu": 1 << 18, "cuda": 1 << 25}
+#: What a fit takes up apart from its samples, counted in samples.
+FIT_SAMPLES = 32
 #: Beyond this magnitude the squares that the loss sums may leave the range of float64.
 MAX_MAGNITUDE = 1e150
+
+
+class SampleSets(NamedTuple):
+    """Sample sets of B jobs, one after the other as they come in a frame; float64 and not checked."""
+
+    offsets: NDArray[np.int64]  # (B + 1,)
+    x: Floats
+    y: Floats
+    weights: Floats | None  # None is all ones
 
 
 class Samples(NamedTuple):
@@ -40,12 +52,13 @@ class Tile(NamedTuple):
 
     rows: NDArray[np.int64]
     jobs: pa.RecordBatch
-    samples: Samples
+    sets: SampleSets
 
 
-def sample_tiles(jobs: pa.RecordBatch, device: torch.device) -> Iterator[Tile]:
-    """The jobs in tiles of similar numbers of samples, each at most TILE_SAMPLES (or one job)."""
-    lengths, restarts = sample_counts(jobs), numbers(jobs["restarts"])
+def sample_tiles(jobs: pa.RecordBatch, device: torch.device, *, pads: bool) -> Iterator[Tile]:
+    """The jobs in tiles of at most TILE_SAMPLES (or one job), of similar numbers of samples if they get padded."""
+    restarts = numbers(jobs["restarts"])
+    lengths = sample_counts(jobs) if pads else np.full(len(jobs), FIT_SAMPLES)
     order = np.argsort(lengths, kind="stable")
     start = 0
     while start < len(order):
@@ -53,7 +66,7 @@ def sample_tiles(jobs: pa.RecordBatch, device: torch.device) -> Iterator[Tile]:
         rows = order[start : start + width]
         neighbours = rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all()  # the usual frame, spared a copy
         taken = jobs.slice(rows[0], len(rows)) if neighbours else jobs.take(pa.array(rows))
-        yield Tile(rows, taken, _screened(*_padded(taken, lengths[rows]), device))
+        yield Tile(rows, taken, sample_sets(taken))
         start += width
 
 
@@ -64,40 +77,67 @@ def _tile_width(lengths: NDArray[np.int64], restarts: NDArray[np.int32], samples
     return max(1, int(np.count_nonzero((size <= samples) & ~wasteful)))
 
 
-def _padded(jobs: pa.RecordBatch, lengths: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
-    """x, y and weights of shape (B, N); generated where the job has a polynomial."""
-    width = max(1, int(lengths.max()))
-    inside = np.arange(width) < lengths[:, None]
-    x, y, weights = (ragged(jobs[name], width) for name in ("x", "y", "weights"))
-    np.copyto(weights, inside, where=np.asarray(jobs["weights"].is_null())[:, None])
-    generated = np.flatnonzero(np.asarray(jobs["x"].is_null()))
-    if len(generated):
-        drawn_x, drawn_y = _drawn(jobs.take(pa.array(generated)), width)
-        x[generated], y[generated] = drawn_x * inside[generated], drawn_y * inside[generated]
-    return x, y, weights
+def sample_sets(jobs: pa.RecordBatch) -> SampleSets:
+    """The sample sets of the jobs, generated where the job has a polynomial.
+
+    Raises:
+        FrameError: a job has different numbers of x, y and weights.
+    """
+    counts = sample_counts(jobs)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    own, weighted = np.asarray(jobs["x"].is_valid()), np.asarray(jobs["weights"].is_valid())
+    for name, given in (("x", own), ("y", own), ("weights", weighted)):
+        if not np.array_equal(_list_lengths(jobs[name]), np.where(given, counts, 0)):
+            raise FrameError(f"a job of the frame has a number of {name} that is not that of its samples; submit it again")
+    x, y, weights = (flat(jobs[name]) for name in ("x", "y", "weights"))
+    if weighted.any():
+        weights = _filled(np.ones(offsets[-1]), np.repeat(weighted, counts), weights)
+    if not own.all():
+        drawn_x, drawn_y = _drawn(jobs.filter(pa.array(~own)), counts[~own])
+        place = np.repeat(own, counts)
+        x, y = (_filled(_filled(np.empty(offsets[-1]), place, a), ~place, b) for a, b in ((x, drawn_x), (y, drawn_y)))
+    return SampleSets(offsets, x, y, weights if weighted.any() else None)
 
 
-def _drawn(jobs: pa.RecordBatch, count: int) -> tuple[Floats, Floats]:
-    """Generated samples of shape (B, count); a job that asks for fewer gets the first of them."""
+def padded(sets: SampleSets, device: torch.device) -> Samples:
+    """The sample sets side by side, padded to the longest of them; those that cannot be computed with become zeros."""
+    counts = np.diff(sets.offsets)
+    width = max(1, int(counts.max()))
+    inside = np.arange(width) < counts[:, None]
+    given = (sets.x, sets.y, np.ones(len(sets.x)) if sets.weights is None else sets.weights)
+    x, y, weights = (_filled(np.zeros(inside.shape), inside, values) for values in given)
+    return _screened(x, y, weights, device)
+
+
+def _filled(array: Floats, place: NDArray[np.bool_], values: Floats) -> Floats:
+    array[place] = values
+    return array
+
+
+def _drawn(jobs: pa.RecordBatch, counts: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Generated sample sets, one after the other; a job that asks for fewer than another gets the first of them."""
     polynomials = jobs["polynomial"]
-    length = int(pc.max(pc.list_value_length(polynomials)).as_py())
-    highest_first = ragged(polynomials, length, align_right=True).T
+    highest_first = ragged(polynomials, int(_list_lengths(polynomials).max()), align_right=True).T
     seeds, spread, noise = (numbers(jobs[name]) for name in ("samples_seed", "spread", "noise"))
-    x, y = draw_samples(highest_first, seeds.astype(np.int64), spread, noise, count)
-    return x.T, y.T
+    x, y = draw_samples(highest_first, seeds.astype(np.int64), spread, noise, int(counts.max()))
+    inside = np.arange(len(x)) < counts[:, None]
+    return x.T[inside], y.T[inside]
 
 
 def ragged(lists: pa.ListArray, width: int, *, align_right: bool = False) -> Floats:
     """A list column as a new array of shape (B, width), padded with zeros; missing values become NaN."""
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0))
-    values = lists.flatten().to_numpy(zero_copy_only=False)
-    if (lengths == width).all():  # the usual frame
-        return np.array(values, dtype=np.float64).reshape(-1, width)
-    padded = np.zeros((len(lists), width))
-    if len(values):
-        positions = np.arange(width)
-        padded[positions >= width - lengths[:, None] if align_right else positions < lengths[:, None]] = values
-    return padded
+    lengths, positions = _list_lengths(lists)[:, None], np.arange(width)
+    place = positions >= width - lengths if align_right else positions < lengths
+    return _filled(np.zeros(place.shape), place, flat(lists))
+
+
+def flat(lists: pa.ListArray) -> Floats:
+    """The numbers of a list column, one list after the other; missing values become NaN."""
+    return np.asarray(lists.flatten().to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def _list_lengths(lists: pa.ListArray) -> NDArray[np.int64]:
+    return np.asarray(pc.fill_null(pc.list_value_length(lists), 0), dtype=np.int64)
 
 
 def numbers(column: pa.Array) -> NDArray[Any]:

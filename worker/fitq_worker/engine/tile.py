@@ -2,64 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fitq_shared.trace import recorded_steps
-from fitq_worker.engine.descent import Descent, Fits, How, StepBlock, block_steps, descend, is_triangular
+from fitq_worker.engine.descent import Descent, Fits, How, block_steps, descend, is_triangular
 from fitq_worker.engine.losses import LOSSES, Problem, Quadratic, Sampled
-from fitq_worker.engine.optimizers import HYPERPARAMETERS, OPTIMIZERS, Hyper
+from fitq_worker.engine.optimizers import OPTIMIZERS, Hyper
 from fitq_worker.engine.outcome import Ended, Outcome, at_once
-from fitq_worker.engine.reduction import coordinates, reduce, sample_points
-from fitq_worker.engine.samples import Tile, numbers
-from fitq_worker.engine.schedule import SCHEDULES, Schedule, distinct, tabulated
+from fitq_worker.engine.plan import Plan, hyperparameters
+from fitq_worker.engine.reduction import coordinates, sample_points
+from fitq_worker.engine.samples import Tile, numbers, padded
+from fitq_worker.engine.schedule import Schedule, distinct, tabulated
 from fitq_worker.engine.space import quadratic, ridge_system, sampled, space_of
 from fitq_worker.engine.starts import Starts, lowest, starting_points
-from fitq_worker.engine.stopping import CRITERIA, DIVERGENCE_FACTOR, Criteria
+from fitq_worker.engine.stopping import DIVERGENCE_FACTOR, Criteria
 
 #: Fits are descended together as long as the losses they keep, and the schedules they follow, are no more than this:
 #: 256 MiB of float32.
 DESCENT_NUMBERS = 1 << 26
 
 
-class Plan(NamedTuple):
-    """How the jobs of a frame are fitted; the same for all its tiles."""
-
-    #: What the jobs agree in, by the names of SHAPE_COLUMNS.
-    shape: dict[str, Any]
-    block: StepBlock
-    #: The jobs have a ridge that is part of the least-squares system.
-    penalised: bool
-    #: Fits that are descended together.
-    width: int
-    #: All jobs of the frame follow one schedule.
-    shared: bool
-    on_block: Callable[[], None]
-
-
 def fit_tile(tile: Tile, plan: Plan) -> tuple[Outcome, Tensor]:
     """Fit the jobs on their sample sets; returns what results are made of and the traces, (T, B) in units of y."""
-    _, jobs, samples = tile
-    reduced = reduce(samples, plan.shape["degree"])
+    jobs, degree = tile.jobs, plan.shape["degree"]
+    reduced = plan.reduction(tile.sets, degree)
     space = space_of(plan.shape["basis"], reduced)
     ridge = torch.tensor(numbers(jobs["ridge"])).to(reduced.target)
     penalty = ridge_system(space, reduced, ridge) if plan.penalised else None
     optimum = space.from_orthonormal(coordinates(reduced)) if penalty is None else penalty.optimum
     if plan.shape["optimizer"] == "exact":
-        outcome = Outcome(jobs, reduced, space, penalty, None, samples.invalid, at_once(optimum))
+        outcome = Outcome(jobs, reduced, space, penalty, None, at_once(optimum))
         return outcome, optimum.new_empty(0, len(jobs))
     power = LOSSES[plan.shape["loss"]].power
     if plan.shape["loss"] == "mse":
         problem: Problem = quadratic(space, reduced, penalty)
     else:
-        points = sample_points(samples, plan.shape["degree"])
+        points = sample_points(padded(tile.sets, reduced.target.device), degree)
         problem = sampled(space, points, torch.tensor(numbers(jobs["delta"])).to(ridge), ridge * space.unit ** (2 - power))
     starts = starting_points(jobs, reduced, space, optimum)
     ended, losses = descend_best(jobs, plan, problem, starts, space.unit**power)
@@ -68,14 +52,7 @@ def fit_tile(tile: Tile, plan: Plan) -> tuple[Outcome, Tensor]:
         return LOSSES[plan.shape["loss"]].value(w, problem) * space.unit**power
 
     own_loss = None if isinstance(problem, Quadratic) else loss
-    return Outcome(jobs, reduced, space, penalty, own_loss, samples.invalid, ended), losses
-
-
-def hyperparameters(jobs: pa.RecordBatch) -> Hyper:
-    """The numeric hyperparameters of the jobs, the schedule as its place in SCHEDULES."""
-    codes = pc.index_in(jobs["schedule"], pa.array(SCHEDULES))
-    columns = {name: codes if name == "schedule" else jobs[name] for name in (*HYPERPARAMETERS, *CRITERIA)}
-    return {name: numbers(column) for name, column in columns.items()}
+    return Outcome(jobs, reduced, space, penalty, own_loss, ended), losses
 
 
 def descend_best(jobs: pa.RecordBatch, plan: Plan, problem: Problem, starts: Starts, unit: Tensor) -> tuple[Ended, Tensor]:

@@ -1,0 +1,82 @@
+"""The reduction: an orthonormal basis, and the same bits from reduction.cpp as from torch."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from fitq_worker.compiler import cxx_compiler
+from fitq_worker.engine import kernels
+from fitq_worker.engine.fused_reduction import Reduction, ReductionKernel, load
+from fitq_worker.engine.reduction import Reduced, reduce, sample_points
+from fitq_worker.engine.samples import SampleSets, padded
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def fused() -> Reduction:
+    if cxx_compiler() is None:
+        pytest.skip("no C++ compiler: reduction.cpp cannot be built here")
+    kernels.build(ReductionKernel())
+    reduction = load(ReductionKernel())
+    assert reduction is not None
+    return reduction
+
+
+def sets_of(lengths: list[int], *, weighted: bool, seed: int = 0) -> SampleSets:
+    """Random sample sets, some with repeated x, constant y, points of weight 0, and values that cannot be computed with."""
+    random = np.random.default_rng(seed)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    x, y, weights = random.normal(size=(3, offsets[-1]))
+    x, weights = np.round(x * 5, 1), np.where(weights > 1.0, 0.0, np.abs(weights))
+    for start, end in itertools.pairwise(offsets):
+        sickness = random.integers(0, 8)
+        if sickness == 0 and end > start:
+            x[random.integers(start, end)] = random.choice([np.nan, np.inf, -1e200])
+        elif sickness == 1:
+            y[start:end] = 3.25
+        elif sickness == 2:
+            x[start:end] = -0.0
+        elif sickness == 3:
+            weights[start:end] = 0.0
+    return SampleSets(offsets, x, y, weights if weighted else None)
+
+
+def assert_same_bits(one: Reduced, other: Reduced) -> None:
+    for name, left, right in zip(Reduced._fields, one, other, strict=True):
+        assert left.shape == right.shape
+        assert left.numpy().tobytes() == right.contiguous().numpy().tobytes(), name
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 100), min_size=1, max_size=12),
+    degree=st.integers(0, 12),
+    weighted=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_fused_reduction_gives_the_bits_of_torch(
+    fused: Reduction, lengths: list[int], degree: int, weighted: bool, seed: int
+) -> None:
+    """Sample sets of any length, sick ones among them: every number of the reduction is the same, to the last bit."""
+    sets = sets_of(lengths, weighted=weighted, seed=seed)
+    assert_same_bits(fused(sets, degree), reduce(padded(sets, CPU), degree))
+
+
+@pytest.mark.parametrize("degree", [0, 2, 30])
+def test_fused_reduction_gives_the_bits_of_torch_for_many_samples(fused: Reduction, degree: int) -> None:
+    sets = sets_of([2000, 1, 5000, 33], weighted=False)
+    assert_same_bits(fused(sets, degree), reduce(padded(sets, CPU), degree))
+
+
+def test_basis_is_orthonormal_on_the_samples() -> None:
+    """To the last bits, also where the powers of x are as good as dependent: degree 20 on 30 points."""
+    x = np.sort(np.random.default_rng(0).uniform(100.0, 101.0, 30))
+    samples = padded(SampleSets(np.array([0, 30]), x, np.sin(x), None), CPU)
+    basis: NDArray[np.float64] = torch.stack(sample_points(samples, 20).basis)[:, :, 0].numpy()
+    assert np.abs(basis @ basis.T / 30 - np.eye(21)).max() < 1e-14

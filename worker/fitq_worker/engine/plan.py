@@ -1,0 +1,108 @@
+"""How the jobs of a frame are fitted: which reduction, which step block, how many fits together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from fitq_shared.frames import SHAPE_COLUMNS
+from fitq_worker.engine import compiled, fused_reduction, kernels
+from fitq_worker.engine.compiled import StepKernel
+from fitq_worker.engine.descent import StepBlock, step_block
+from fitq_worker.engine.fused_reduction import Reduction, ReductionKernel
+from fitq_worker.engine.lbfgs import lbfgs_block
+from fitq_worker.engine.optimizers import HYPERPARAMETERS, Hyper
+from fitq_worker.engine.reduction import Reduced, reduce
+from fitq_worker.engine.samples import SampleSets, numbers, padded
+from fitq_worker.engine.schedule import SCHEDULES, distinct
+from fitq_worker.engine.stopping import CRITERIA
+
+Path = Literal["auto", "eager", "compiled"]
+
+#: Fits descended together: a compiled block wants its arrays in the cache of a core, an eager one few large operations.
+COMPILED_TILE_FITS, EAGER_TILE_FITS, CUDA_TILE_FITS = 4096, 16384, 1 << 20
+#: Coefficient updates from which on a missing kernel is worth building: some seconds of eager work.
+WORTH_COMPILING_UPDATES = 50_000_000
+
+
+class Plan(NamedTuple):
+    """How the jobs of a frame are fitted; the same for all its tiles."""
+
+    #: What the jobs agree in, by the names of SHAPE_COLUMNS.
+    shape: dict[str, Any]
+    reduction: Reduction
+    #: The reduction, or the loss, pads the sample sets.
+    pads: bool
+    block: StepBlock
+    #: The jobs have a ridge that is part of the least-squares system.
+    penalised: bool
+    #: Fits that are descended together.
+    width: int
+    #: All jobs of the frame follow one schedule.
+    shared: bool
+    on_block: Callable[[], None]
+
+
+def planned(jobs: pa.RecordBatch, device: torch.device, path: Path, on_block: Callable[[], None]) -> Plan:
+    """The plan for jobs that agree in SHAPE_COLUMNS and in whether they have a ridge."""
+    shape = {name: jobs[name][0].as_py() for name in SHAPE_COLUMNS}
+    penalised = shape["loss"] == "mse" and jobs["ridge"][0].as_py() > 0
+    fused = _fused_reduction(path) if shape["loss"] == "mse" and device.type == "cpu" else None
+    reduction, pads = fused or partial(_padded_reduction, device), fused is None
+    eager = _eager(shape["loss"], shape["optimizer"])
+    if shape["optimizer"] == "exact":
+        return Plan(shape, reduction, pads, eager, penalised, len(jobs), True, on_block)
+    hyper = hyperparameters(jobs)
+    shared = len(distinct(shape["optimizer"], hyper)[0]["gamma"]) == 1
+    updates = int(numbers(jobs["restarts"]).sum()) * int(hyper["steps"].max()) * (shape["degree"] + 1)
+    triangular = shape["basis"] != "orthogonal" or penalised
+    kernel = None
+    if shape["loss"] == "mse" and shape["optimizer"] != "lbfgs":
+        wanted = StepKernel(shape["optimizer"], shape["degree"], triangular, shape["dtype"], shared, device.type)
+        kernel = _compiled_block(wanted, path, updates)
+    width = EAGER_TILE_FITS if kernel is None else COMPILED_TILE_FITS
+    width = CUDA_TILE_FITS if device.type == "cuda" else width
+    return Plan(shape, reduction, pads, kernel or eager, penalised, width, shared, on_block)
+
+
+def hyperparameters(jobs: pa.RecordBatch) -> Hyper:
+    """The numeric hyperparameters of the jobs, the schedule as its place in SCHEDULES."""
+    codes = pc.index_in(jobs["schedule"], pa.array(SCHEDULES))
+    columns = {name: codes if name == "schedule" else jobs[name] for name in (*HYPERPARAMETERS, *CRITERIA)}
+    return {name: numbers(column) for name, column in columns.items()}
+
+
+def _eager(loss: str, optimizer: str) -> StepBlock:
+    if optimizer == "lbfgs":
+        return partial(lbfgs_block, loss=loss)
+    return partial(step_block, loss=loss, optimizer=optimizer)
+
+
+def _compiled_block(kernel: StepKernel, path: Path, updates: int) -> StepBlock | None:
+    """The compiled block; None where there is none yet or none is wanted."""
+    if path == "compiled":
+        kernels.build(kernel)
+    ready = None if path == "eager" else compiled.load(kernel)
+    if path == "auto" and ready is None and updates >= WORTH_COMPILING_UPDATES:
+        kernels.request(kernel)
+    return ready
+
+
+def _padded_reduction(device: torch.device, sets: SampleSets, degree: int) -> Reduced:
+    return reduce(padded(sets, device), degree)
+
+
+def _fused_reduction(path: Path) -> Reduction | None:
+    """The fused reduction, which takes a few seconds to build; None where there is none yet or none is wanted."""
+    kernel = ReductionKernel()
+    if path == "compiled":
+        kernels.build(kernel)
+    ready = None if path == "eager" else fused_reduction.load(kernel)
+    if path == "auto" and ready is None:
+        kernels.request(kernel)
+    return ready
