@@ -16,13 +16,14 @@ from fitq_shared import __version__ as __version__
 from fitq_shared import errors
 
 if TYPE_CHECKING:
-    from fitq.client import Client, Submission
+    from fitq.client import Client
+    from fitq.submission import Submission
     from fitq_shared.jobs import FitJob
 
 __all__ = ["Client", "FitJob", "Submission", "errors"]
 
 #: Where the names live that would make `import fitq` heavy.
-_HOMES = {"Client": "fitq.client", "FitJob": "fitq_shared.jobs", "Submission": "fitq.client"}
+_HOMES = {"Client": "fitq.client", "FitJob": "fitq_shared.jobs", "Submission": "fitq.submission"}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fitq_shared.errors import FrameError
 from fitq_shared.jobs import FitJob, Samples
 
-FRAME_VERSION = 2
+FRAME_VERSION = 3
 #: zstd's fast end: losses hardly compress, and a higher level costs three times the time for a tenth fewer bytes.
 ZSTD_LEVEL = -7
 
@@ -90,8 +90,16 @@ JOB_SCHEMA = pa.schema(
         ("trace", pa.string()),
         ("absolute_sigma", pa.bool_()),
         ("covariance", pa.bool_()),
+        # The row of a frame of SETS_SCHEMA that has x, y and weights; null where they are in this row, or drawn.
+        ("sample_set", pa.int32()),
     ],
     metadata={"fitq.kind": "jobs", "fitq.version": str(FRAME_VERSION)},
+)
+
+#: Sample sets that several jobs share, each once.
+SETS_SCHEMA = pa.schema(
+    [("x", _floats), ("y", _floats), ("weights", _floats)],
+    metadata={"fitq.kind": "sets", "fitq.version": str(FRAME_VERSION)},
 )
 
 #: The columns in which the jobs of a chunk agree, so that one tensor program fits them all.
@@ -157,6 +165,7 @@ def jobs_batch(jobs: Sequence[FitJob], first_index: int = 0) -> pa.RecordBatch:
         "init_exact": [job.init == "exact" for job in jobs],
         "weight_decay": [job.effective_weight_decay for job in jobs],
         "samples_seed": [_samples_seed(job, spec) for job, spec in zip(jobs, samples, strict=True)],
+        "sample_set": [None] * len(jobs),
     }
     arrays = [
         pa.array(columns.get(field.name) or [getattr(job, field.name) for job in jobs], field.type) for field in JOB_SCHEMA

@@ -14,8 +14,8 @@ from fitq.cli import options
 from fitq.cli.exit_codes import TERMINATED, exit_code_of_fits
 
 if TYPE_CHECKING:
-    from fitq.client import Submission
     from fitq.local import LocalFleet
+    from fitq.submission import Submission
     from fitq_shared.manifest import Manifest
 
 
