@@ -30,7 +30,8 @@ def id_hashes(ids: pa.Array) -> NDArray[np.uint64]:
 
 def _buffers(ids: pa.Array) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Where each string starts and the last one ends, and the bytes of all, with room for a word behind them."""
-    _, offsets, text = ids.cast(pa.large_string()).buffers()
-    places = np.frombuffer(offsets, np.int64, len(ids) + 1, 8 * ids.offset) if offsets else np.zeros(1, np.int64)
+    strings = ids.cast(pa.large_string())
+    _, offsets, text = strings.buffers()
+    places = np.frombuffer(offsets, np.int64, len(ids) + 1, 8 * strings.offset) if len(ids) else np.zeros(1, np.int64)
     found = np.frombuffer(text or b"", np.uint8)
     return places, np.concatenate([found, np.zeros(_WORD_BYTES, np.uint8)])
