@@ -66,15 +66,35 @@ def multiply_upper(factor: Tensor, vector: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
+def inverse_and_solution(factor: Tensor, vector: Tensor) -> Tensor:
+    """R^-1 and, as its last column, R^-1 v: R is (P, P, B), v is (P, B), the result (P, P + 1, B).
+
+    As `solve_upper`, without the half of the work that is on zeros: the inverse is upper triangular too.
+    """
+    size = len(factor)
+    solution = factor.new_zeros(size, size + 1, factor.shape[2])
+    for i in reversed(range(size)):
+        rest = solution[i, i:]
+        rest[0], rest[-1] = 1.0, vector[i]
+        for j in range(i + 1, size):
+            rest[j - i :] -= factor[i, j] * solution[j, j:]
+        diagonal = factor[i, i]
+        rest /= torch.where(diagonal == 0, 1.0, diagonal)
+    return solution
+
+
 def to_raw_powers(coefficients: Tensor, reduced: Reduced) -> Tensor:
     """Coefficients in powers of t become those in powers of x, by Horner's scheme on (x - middle) / half_width.
 
     Both have shape (P, K, B).
     """
     raw = torch.zeros_like(coefficients)
-    for coefficient in coefficients.flip(0):
-        raised = torch.cat([torch.zeros_like(raw[:1]), raw[:-1]])
-        raw = (raised - reduced.middle * raw) / reduced.half_width
+    for degree, coefficient in enumerate(coefficients.flip(0)):
+        # x^0 .. x^(degree - 1) are in use before the step, and x^degree after it.
+        shifted = reduced.middle * raw[: degree + 1]
+        raw[1 : degree + 1].copy_(raw[:degree].clone())
+        raw[0] = 0.0
+        raw[: degree + 1].sub_(shifted).div_(reduced.half_width)
         raw[0] += coefficient
     return raw
 
@@ -91,7 +111,7 @@ def _columns(reduced: Reduced, following: Recurrence) -> Tensor:
     columns[0][0] = 1.0
     for k in range(size - 1):
         times_t = torch.zeros_like(columns[k])
-        for j in range(size - 1):
-            times_t += hessenberg[:, j] * columns[k][j]
+        for j in range(k + 1):  # what lies below the diagonal of R and beside that of the Hessenberg matrix is zero
+            times_t[: j + 2] += hessenberg[: j + 2, j] * columns[k][j]
         columns.append(following(k, times_t, columns[k], columns[max(k - 1, 0)]))
     return torch.stack(columns, dim=1)

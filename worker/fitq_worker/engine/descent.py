@@ -98,58 +98,60 @@ def descend(
     count, last = block_steps(size, is_triangular(problem)), int(fits.steps.max())
     watched, uneven = bool(criteria.watched.any()), int(fits.steps.min()) < last
     slope_of = None if bool(criteria.gtol.isnan().all()) else LOSSES[how.loss].value
-    table, numbers = schedule.table.to(start), torch.arange(last + 1, dtype=torch.int32, device=start.device)
     moments = tuple(torch.zeros_like(start) for _ in range(OPTIMIZERS[how.optimizer].moments))
-    progress = at_start(start, fits.steps)
-    left = _Left(None, start, moments, problem, fits, schedule.place, criteria, progress, start[0])
-    whole = Descent(start.clone(), start.new_empty(len(recorded), width), progress.made.clone(), progress.end.clone())
-    place = 0
-    for first in range(0, last + 1, count):
+    left = _Left(None, problem, fits, schedule.place, criteria, at_start(start, fits.steps))
+    now = _Now(start, moments, start[:1])
+    whole = Descent(start.clone(), start.new_empty(len(recorded), width), fits.steps.clone(), left.progress.end.clone())
+    numbers = torch.arange(0, last + 1, count, dtype=torch.int32, device=start.device).unbind()
+    tables = schedule.table.to(start).split(count)
+    wanted = _by_block(recorded, count)
+    for first, number, rows in zip(range(0, last + 1, count), numbers, tables, strict=False):
         if (watched or uneven) and first and first % COMPACTION_STEPS == 0:
-            left = _compacted(left, whole, recorded, first)
-            if not left.w.shape[1]:
+            left, now = _compacted(left, now, whole, recorded, first)
+            if not now.w.shape[1]:
                 return whole
-        rows = table[first : first + count]
         rows = rows if left.place is None else rows[..., left.place]
-        w, moments, losses = how.block(left.w, left.moments, left.problem, left.fits, numbers[first], rows)
-        place = _keep(whole.losses, recorded, place, first, losses, left.at)
+        begin, now = now.w, _Now(*how.block(now.w, now.moments, left.problem, left.fits, number, rows))
+        for place, row in wanted.get(first, ()):
+            whole.losses[place if left.at is None else (place, left.at)] = now.losses[row]
         if watched and first % CHECK_STEPS == 0:
-            progress = _look(left, left.w, losses[0], first, slope_of)
-            w = torch.where(progress.end == End.LAST_STEP, w, progress.best_w)
+            progress = _look(left, begin, now.losses[0], first, slope_of)
+            now = now._replace(w=torch.where(progress.end == End.LAST_STEP, now.w, progress.best_w))
             left = left._replace(progress=progress, fits=left.fits._replace(steps=progress.made))
-        left = left._replace(w=w, moments=moments, latest=losses[-1])
         how.on_block()
     if watched:
-        left = left._replace(progress=_look(left, left.w, left.latest, last, slope_of))
+        left = left._replace(progress=_look(left, now.w, now.losses[-1], last, slope_of))
     if watched or uneven:
-        _settle(left, whole, recorded)
+        _settle(left, now, whole, recorded)
         return whole
-    return whole._replace(w=left.w)
+    return whole._replace(w=now.w)
 
 
 class _Left(NamedTuple):
     """The fits that have not been taken out of the batch yet; every tensor has them as its last axis."""
 
     at: Tensor | None  # places in the whole batch; None is all of it
-    w: Tensor
-    moments: Moments
     problem: Problem
     fits: Fits
     place: Tensor | None
     criteria: Criteria
     progress: Progress
-    latest: Tensor  # loss before the last step that was made
 
 
-def _keep(kept: Tensor, recorded: list[int], place: int, first: int, losses: Tensor, at: Tensor | None) -> int:
-    """Store what a block that began at step `first` has of the recorded losses; the next place in `recorded`."""
-    while place < len(recorded) and recorded[place] < first + len(losses):
-        if at is None:
-            kept[place] = losses[recorded[place] - first]
-        else:
-            kept[place, at] = losses[recorded[place] - first]
-        place += 1
-    return place
+class _Now(NamedTuple):
+    """Where they are after a block."""
+
+    w: Tensor
+    moments: Moments
+    losses: Tensor  # (K, B) before each step of the block
+
+
+def _by_block(recorded: list[int], count: int) -> dict[int, list[tuple[int, int]]]:
+    """First step of a block -> for each recorded step in it, its place among the recorded and its row in the block."""
+    blocks: dict[int, list[tuple[int, int]]] = {}
+    for place, step in enumerate(recorded):
+        blocks.setdefault(step - step % count, []).append((place, step % count))
+    return blocks
 
 
 def _look(left: _Left, w: Tensor, loss: Tensor, step: int, slope_of: Value | None) -> Progress:
@@ -158,24 +160,25 @@ def _look(left: _Left, w: Tensor, loss: Tensor, step: int, slope_of: Value | Non
     return looked_at(left.progress, left.criteria, w, loss, gradient, left.progress.made.clamp(max=step))
 
 
-def _compacted(left: _Left, whole: Descent, recorded: list[int], first: int) -> _Left:
+def _compacted(left: _Left, now: _Now, whole: Descent, recorded: list[int], first: int) -> tuple[_Left, _Now]:
     """Without the fits that have ended, once they are half of the batch."""
     # Those that ended within the last steps are still to be looked at.
     running = left.fits.steps > first - CHECK_STEPS
     if 2 * int(running.sum()) > len(running):
-        return left
-    _settle(left, whole, recorded)
-    rest: _Left = _taken(left, running.nonzero()[:, 0])
-    return rest if left.at is not None else rest._replace(at=running.nonzero()[:, 0])
+        return left, now
+    _settle(left, now, whole, recorded)
+    at = running.nonzero()[:, 0]
+    rest: _Left = _taken(left, at)
+    return rest if left.at is not None else rest._replace(at=at), _taken(now, at)
 
 
-def _settle(left: _Left, whole: Descent, recorded: list[int]) -> None:
+def _settle(left: _Left, now: _Now, whole: Descent, recorded: list[int]) -> None:
     """Put coefficients, ends and the losses after them in their places; those of running fits are overwritten later."""
     at = torch.arange(len(whole.made), device=whole.made.device) if left.at is None else left.at
     watched, progress = left.criteria.watched, left.progress
-    whole.w[:, at] = torch.where(watched, progress.best_w, left.w)
+    whole.w[:, at] = torch.where(watched, progress.best_w, now.w)
     whole.made[at], whole.end[at] = progress.made, progress.end
-    final = torch.where(watched, progress.best, left.latest)
+    final = torch.where(watched, progress.best, now.losses[-1])
     after = torch.tensor(recorded, device=at.device)[:, None] >= progress.made
     whole.losses[:, at] = torch.where(after, final, whole.losses[:, at])
 

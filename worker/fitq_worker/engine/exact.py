@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fitq_worker.engine.arithmetic import square_root, tree_sum
-from fitq_worker.engine.basis import powers_of_t, solve_upper, to_raw_powers
+from fitq_worker.engine.basis import inverse_and_solution, powers_of_t, solve_upper, to_raw_powers
 from fitq_worker.engine.reduction import Reduced, coordinates
 from fitq_worker.engine.ridge import Penalised
 from fitq_worker.engine.space import Space
@@ -22,23 +23,11 @@ class LeastSquares(NamedTuple):
 
     coefficients: Tensor  # (P, B) in powers of raw x
     loss: Tensor  # (B,) in units of y squared
-    #: (P, P, B), (B,): the covariance of the coefficients is variance * root root'. NaN without degrees of freedom.
-    root: Tensor
-    variance: Tensor
-
-    @property
-    def stderr(self) -> Tensor:
-        """Standard errors of the coefficients, (P, B)."""
-        return square_root(self.variance * tree_sum((self.root * self.root).transpose(0, 1)))
-
-    @property
-    def covariance(self) -> Tensor:
-        """Of the coefficients, (P, P, B)."""
-        products = self.root[:, None] * self.root[None]
-        return self.variance * tree_sum(products.movedim(2, 0))
+    stderr: Tensor  # (P, B) of the coefficients; NaN without degrees of freedom
+    covariance: Tensor | None  # (P, P, B) of the coefficients, where it was asked for
 
 
-def least_squares(reduced: Reduced, absolute: Tensor) -> LeastSquares:
+def least_squares(reduced: Reduced, absolute: Tensor, *, covariance: bool) -> LeastSquares:
     """Solve every fit exactly.
 
     The covariance is s^2 (X' W X)^-1 with s^2 = sum(w residual^2) / (points - P), or 1 for the fits that are `absolute`,
@@ -46,20 +35,35 @@ def least_squares(reduced: Reduced, absolute: Tensor) -> LeastSquares:
     """
     size, batch = reduced.target.shape
     width = max(1, PART_NUMBERS // (size * (size + 1)))
-    parts = [Reduced(*(field[..., at : at + width] for field in reduced)) for at in range(0, batch, width)]
-    raw = torch.cat([_solution_and_inverse(part) for part in parts], dim=-1)
-    loss = reduced.floor * reduced.scale * reduced.scale
-    return LeastSquares(raw[:, 0], loss, raw[:, 1:], _variance(reduced, loss, absolute))
+    parts = []
+    for at in range(0, batch, width):
+        part = Reduced(*(field[..., at : at + width] for field in reduced))
+        raw = _inverse_and_solution(part)
+        squares = part.floor * part.scale * part.scale
+        spread = _variance(part, squares, absolute[at : at + width])
+        parts.append(_least_squares(raw[:, -1], squares, raw[:, :-1], spread, covariance))
+    return parts[0] if len(parts) == 1 else LeastSquares(*(_together(fields) for fields in zip(*parts, strict=True)))
 
 
-def _solution_and_inverse(reduced: Reduced) -> Tensor:
-    """The optimum, (P, 1, B), and R^-1, (P, P, B), in powers of raw x, side by side."""
-    factor = powers_of_t(reduced)
-    right = torch.cat([coordinates(reduced)[:, None], identity(factor)], dim=1)
-    return to_raw_powers(solve_upper(factor, right), reduced)
+def _least_squares(coefficients: Tensor, loss: Tensor, root: Tensor, variance: Tensor, covariance: bool) -> LeastSquares:
+    """With the covariance variance * root root'; root is (P, P, B), variance (B,)."""
+    stderr = square_root(variance * tree_sum((root * root).transpose(0, 1)))
+    products = variance * tree_sum((root[:, None] * root[None]).movedim(2, 0)) if covariance else None
+    return LeastSquares(coefficients, loss, stderr, products)
 
 
-def ridge_regression(reduced: Reduced, space: Space, penalty: Penalised, absolute: Tensor) -> LeastSquares:
+def _together(parts: Sequence[Tensor | None]) -> Any:
+    return None if parts[0] is None else torch.cat(parts, dim=-1)  # type: ignore[arg-type]  # all are tensors then
+
+
+def _inverse_and_solution(reduced: Reduced) -> Tensor:
+    """R^-1, (P, P, B), and the optimum, (P, 1, B), in powers of raw x, side by side."""
+    return to_raw_powers(inverse_and_solution(powers_of_t(reduced), coordinates(reduced)), reduced)
+
+
+def ridge_regression(
+    reduced: Reduced, space: Space, penalty: Penalised, absolute: Tensor, *, covariance: bool
+) -> LeastSquares:
     """The same of a penalised problem; `loss` includes the penalty.
 
     The covariance is s^2 A^-1 X' W X A^-1 with A = X' W X + sum(w) ridge: what the spread of y makes of the coefficients.
@@ -73,7 +77,7 @@ def ridge_regression(reduced: Reduced, space: Space, penalty: Penalised, absolut
     raw = to_raw_powers(solve_upper(powers_of_t(reduced), torch.cat([optimum[:, None], spread], dim=1)), reduced)
     squares = reduced.floor * reduced.scale * reduced.scale + distance
     loss = penalty.floor * space.unit * space.unit
-    return LeastSquares(raw[:, 0], loss, raw[:, 1:], _variance(reduced, squares, absolute))
+    return _least_squares(raw[:, 0], loss, raw[:, 1:], _variance(reduced, squares, absolute), covariance)
 
 
 def _variance(reduced: Reduced, squares: Tensor, absolute: Tensor) -> Tensor:

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 
 namespace {
@@ -48,14 +49,17 @@ double tree_sum(Row* rows, int64_t count) {
 
 inline Row block_sum(const Row* rows) { return (rows[0] + rows[1]) + (rows[2] + rows[3]); }
 
-// One sample set, and room for the longest.
+// One sample set, and room for the longest. The first polynomial, 1 at the points that count, is not kept: it is
+// weight > 0. (A weight lost to underflow is no point then, which changes no sum.) Each pass does all it can while a block is at hand.
 struct Fit {
-    int64_t room, blocks, rows;  // `room` and `rows` in rows
+    int64_t room, blocks, used;  // `room` in rows
+    double low, high, total;     // of x, and the sum of the weights as given
+    bool equal_weights;          // all are 1: loaded as shares of their sum
     Row *t, *z, *weights, *sums, *basis;
 
     static int64_t arrays(int64_t coefficients) { return 3 + 2 * std::max<int64_t>(coefficients, 2); }
 
-    Fit(double* memory, int64_t longest, int64_t coefficients) : room(longest / LANES), blocks(0), rows(0) {
+    Fit(double* memory, int64_t longest, int64_t coefficients) : room(longest / LANES), blocks(0), used(0), low(0), high(0), total(0), equal_weights(true) {
         t = reinterpret_cast<Row*>(memory);
         z = t + room, weights = z + room, basis = weights + room, sums = basis + coefficients * room;
     }
@@ -63,156 +67,195 @@ struct Fit {
     Row* q(int64_t k) const { return basis + k * room; }
     Row* sums_of(int64_t k) const { return sums + k * room; }
 
-    static void fill(Row* array, const double* from, int64_t count, int64_t length) {
-        double* numbers = reinterpret_cast<double*>(array);
+    static void copy_block(Row* to, const double* from, int64_t count) {
+        double* numbers = reinterpret_cast<double*>(to);
+        if (count >= BLOCK) return (void)std::memcpy(numbers, from, sizeof(double) * BLOCK);
         std::copy(from, from + count, numbers);
-        std::fill(numbers + count, numbers + length, 0.0);
+        std::fill(numbers + count, numbers + BLOCK, 0.0);
     }
 
-    // x goes to `t` and y to `z`, both as they come.
-    void load(const Sets& sets, int64_t b) {
+    static void fill_block(Row* to, double number, int64_t count) {
+        double* numbers = reinterpret_cast<double*>(to);
+        for (int64_t i = 0; i < BLOCK; i++) numbers[i] = i < count ? number : 0.0;
+    }
+
+    // x goes to `t` and y to `z`, both as they come. False where a value cannot be computed with.
+    bool load(const Sets& sets, int64_t b) {
         const int64_t start = sets.offsets[b], count = sets.offsets[b + 1] - start;
-        const int64_t length = std::max((count + BLOCK - 1) / BLOCK, int64_t(1)) * BLOCK;
-        blocks = length / BLOCK, rows = length / LANES;
-        fill(t, sets.x + start, count, length);
-        fill(z, sets.y + start, count, length);
-        if (sets.weights) return fill(weights, sets.weights + start, count, length);
-        double* ones = reinterpret_cast<double*>(weights);
-        std::fill(ones, ones + count, 1.0);
-        std::fill(ones + count, ones + length, 0.0);
-    }
-
-    bool is_valid() const {
-        Mask outside = {};
-        for (int64_t i = 0; i < rows; i++) {
-            outside |= ~((t[i] >= -MAX_MAGNITUDE) & (t[i] <= MAX_MAGNITUDE));
-            outside |= ~((z[i] >= -MAX_MAGNITUDE) & (z[i] <= MAX_MAGNITUDE));
-            outside |= ~((weights[i] >= 0.0) & (weights[i] <= MAX_MAGNITUDE));
+        const double equal = 1.0 / static_cast<double>(std::max(count, int64_t(1)));
+        blocks = std::max((count + BLOCK - 1) / BLOCK, int64_t(1));
+        Row lows = ZERO + INFINITE, highs = ZERO - INFINITE;
+        Mask outside = {}, counted = {};
+        for (int64_t i = 0; i < blocks; i++) {
+            Row *x = t + i * ROWS, *y = z + i * ROWS, *w = weights + i * ROWS;
+            const int64_t at = start + i * BLOCK, left = count - i * BLOCK;
+            copy_block(x, sets.x + at, left), copy_block(y, sets.y + at, left);
+            if (sets.weights) copy_block(w, sets.weights + at, left);
+            else fill_block(w, equal, left);
+            for (int r = 0; r < ROWS; r++) {
+                outside |= ~((x[r] >= -MAX_MAGNITUDE) & (x[r] <= MAX_MAGNITUDE));
+                outside |= ~((y[r] >= -MAX_MAGNITUDE) & (y[r] <= MAX_MAGNITUDE));
+                outside |= ~((w[r] >= 0.0) & (w[r] <= MAX_MAGNITUDE));
+                const Mask inside = w[r] > 0.0;
+                counted -= inside;
+                const Row least = inside ? x[r] : ZERO + INFINITE, most = inside ? x[r] : ZERO - INFINITE;
+                lows = least < lows ? least : lows;
+                highs = most > highs ? most : highs;
+            }
+            sums[i] = block_sum(w);
         }
+        low = INFINITE, high = -INFINITE, used = 0;
+        total = sets.weights ? tree_sum(sums, blocks) : static_cast<double>(count);
+        equal_weights = !sets.weights;
         int64_t any = 0;
-        for (int lane = 0; lane < LANES; lane++) any |= outside[lane];
+        for (int lane = 0; lane < LANES; lane++) {
+            low = std::min(low, lows[lane]), high = std::max(high, highs[lane]);
+            used += counted[lane], any |= outside[lane];
+        }
         return !any;
     }
 
     // A sample set that cannot be computed with counts as one without points.
-    void screen(const Reduced& to, int64_t b) {
-        to.invalid[b] = !is_valid();
-        if (to.invalid[b])
-            for (int64_t i = 0; i < rows; i++) t[i] = z[i] = weights[i] = ZERO;
+    void clear() {
+        for (int64_t i = 0; i < blocks * ROWS; i++) t[i] = z[i] = weights[i] = ZERO;
+        low = INFINITE, high = -INFINITE, used = 0, total = 0;
     }
 
-    // Weights whose sum is 1; the first polynomial is 1 at the points that count.
-    void normalise(const Reduced& to, int64_t b) {
-        Mask counted = {};
-        for (int64_t i = 0; i < blocks; i++) sums[i] = block_sum(weights + i * ROWS);
-        to.total[b] = tree_sum(sums, blocks);
-        const double total = to.total[b] > 0 ? to.total[b] : 1.0;
-        for (int64_t i = 0; i < rows; i++) {
-            const Mask inside = weights[i] > 0.0;
-            counted -= inside;
-            basis[i] = inside ? ZERO + 1.0 : ZERO;
-            weights[i] /= total;
-        }
-        to.used[b] = 0;
-        for (int lane = 0; lane < LANES; lane++) to.used[b] += counted[lane];
-    }
-
-    // x becomes t in [-1, 1].
-    void map(const Reduced& to, int64_t b) {
-        Row lows = ZERO + INFINITE, highs = ZERO - INFINITE;
-        for (int64_t i = 0; i < rows; i++) {
-            const Row low = basis[i] > 0.0 ? t[i] : ZERO + INFINITE, high = basis[i] > 0.0 ? t[i] : ZERO - INFINITE;
-            lows = low < lows ? low : lows;
-            highs = high > highs ? high : highs;
-        }
-        double low = INFINITE, high = -INFINITE;
-        for (int lane = 0; lane < LANES; lane++) low = std::min(low, lows[lane]), high = std::max(high, highs[lane]);
-        if (low > high) low = high = 0.0;
-        low += 0.0, high += 0.0;  // -0.0 becomes 0.0
-        const double middle = (low + high) * 0.5, spread = (high - low) * 0.5, half_width = spread > 0 ? spread : 1.0;
-        to.middle[b] = middle, to.half_width[b] = half_width;
-        for (int64_t i = 0; i < rows; i++) t[i] = basis[i] > 0.0 ? (t[i] - middle) / half_width : ZERO;
-    }
-
-    double mean(const Row* values) const {
+    // Weights whose sum is 1; returns the mean and, through `square`, the mean square of y.
+    double normalise(double* square) const {
+        const double sum = total > 0 ? total : 1.0;
         for (int64_t i = 0; i < blocks; i++) {
-            Row products[ROWS];
-            for (int r = 0; r < ROWS; r++) products[r] = weights[i * ROWS + r] * values[i * ROWS + r];
-            sums[i] = block_sum(products);
-        }
-        return tree_sum(sums, blocks);
-    }
-
-    double mean_square(const Row* values) const {
-        for (int64_t i = 0; i < blocks; i++) {
-            Row products[ROWS];
+            Row products[ROWS], squares[ROWS];
             for (int r = 0; r < ROWS; r++) {
-                const Row value = values[i * ROWS + r];
-                products[r] = weights[i * ROWS + r] * value * value;
+                const Row y = z[i * ROWS + r], given = weights[i * ROWS + r], w = equal_weights ? given : given / sum;
+                weights[i * ROWS + r] = w;
+                products[r] = w * y;
+                squares[r] = products[r] * y;
             }
-            sums[i] = block_sum(products);
+            sums[i] = block_sum(products), sums_of(1)[i] = block_sum(squares);
         }
+        *square = tree_sum(sums_of(1), blocks);
         return tree_sum(sums, blocks);
     }
 
-    // y becomes z = (y - mean) / scale.
-    void standardise(const Reduced& to, int64_t b) {
-        const double size = std::sqrt(mean_square(z)), centre = mean(z);
-        for (int64_t i = 0; i < rows; i++) z[i] = basis[i] > 0.0 ? z[i] - centre : ZERO;
-        const double deviation = std::sqrt(mean_square(z));
-        const bool varies = deviation > CONSTANT_TOLERANCE * size;
-        const double scale = varies ? deviation : size > 0 ? size : 1.0;
-        for (int64_t i = 0; i < rows; i++) z[i] /= scale;
-        to.mean[b] = centre, to.scale[b] = scale, to.varies[b] = varies;
-    }
-
-    // Block i of `direction` without sum(taken[j] q_j), j < count, there and in `values`.
-    void take_out(int64_t i, Row* direction, const double* taken, int64_t count, Row* values) const {
-        for (int r = 0; r < ROWS; r++) values[r] = direction[i * ROWS + r];
-        for (int64_t j = 0; j < count; j++)
-            for (int r = 0; r < ROWS; r++) values[r] -= taken[j] * q(j)[i * ROWS + r];
-        for (int r = 0; r < ROWS; r++) direction[i * ROWS + r] = values[r];
-    }
-
-    // along[j] = <q_j, direction>, j < count, after sum(taken[j] q_j), j < gone, has been taken out of `direction`.
-    void project(Row* direction, const double* taken, int64_t gone, double* along, int64_t count) const {
+    // y becomes y - mean, of which the mean square is returned, and x becomes t in [-1, 1]. Also the first half of
+    // `orthogonalise` for the first polynomial: `along` is <1, t>.
+    double centre(double mean, double middle, double half_width, double* along) const {
         for (int64_t i = 0; i < blocks; i++) {
-            Row values[ROWS], products[ROWS];
-            take_out(i, direction, taken, gone, values);
-            for (int r = 0; r < ROWS; r++) values[r] *= weights[i * ROWS + r];
-            for (int64_t j = 0; j < count; j++) {
-                for (int r = 0; r < ROWS; r++) products[r] = q(j)[i * ROWS + r] * values[r];
-                sums_of(j)[i] = block_sum(products);
+            Row products[ROWS], squares[ROWS];
+            for (int r = 0; r < ROWS; r++) {
+                const Row w = weights[i * ROWS + r];
+                const Row y = w > 0.0 ? z[i * ROWS + r] - mean : ZERO;
+                const Row x = w > 0.0 ? (t[i * ROWS + r] - middle) / half_width : ZERO;
+                z[i * ROWS + r] = y, t[i * ROWS + r] = x;
+                squares[r] = w * y * y;
+                products[r] = w * x;
             }
+            sums[i] = block_sum(products), sums_of(1)[i] = block_sum(squares);
         }
+        *along = tree_sum(sums, blocks);
+        return tree_sum(sums_of(1), blocks);
+    }
+
+    // x and y in the units of the reduction.
+    void standardise(const Reduced& to, int64_t b, double* along) const {
+        double square;
+        const double mean = normalise(&square), size = std::sqrt(square);
+        const double lowest = (low > high ? 0.0 : low) + 0.0, highest = (low > high ? 0.0 : high) + 0.0;  // no -0.0
+        const double spread = (highest - lowest) * 0.5;
+        to.middle[b] = (lowest + highest) * 0.5, to.half_width[b] = spread > 0 ? spread : 1.0;
+        const double deviation = std::sqrt(centre(mean, to.middle[b], to.half_width[b], along));
+        to.varies[b] = deviation > CONSTANT_TOLERANCE * size;
+        to.scale[b] = to.varies[b] ? deviation : size > 0 ? size : 1.0;
+        to.mean[b] = mean;
+    }
+
+    // Block i of `values` without sum(taken[j] q_j), j < count.
+    void take_out(int64_t i, Row* values, const double* taken, int64_t count) const {
+        for (int r = 0; r < ROWS; r++) values[r] -= weights[i * ROWS + r] > 0.0 ? ZERO + taken[0] : ZERO;
+        for (int64_t j = 1; j < count; j++)
+            for (int r = 0; r < ROWS; r++) values[r] -= taken[j] * q(j)[i * ROWS + r];
+    }
+
+    // The share of block i in <q_j, values>, j < count; `values` are overwritten.
+    void project_block(int64_t i, Row* values, int64_t count) const {
+        for (int r = 0; r < ROWS; r++) values[r] *= weights[i * ROWS + r];
+        sums[i] = block_sum(values);
+        for (int64_t j = 1; j < count; j++) {
+            Row products[ROWS];
+            for (int r = 0; r < ROWS; r++) products[r] = q(j)[i * ROWS + r] * values[r];
+            sums_of(j)[i] = block_sum(products);
+        }
+    }
+
+    void add_up(double* along, int64_t count) const {
         for (int64_t j = 0; j < count; j++) along[j] = tree_sum(sums_of(j), blocks);
     }
 
-    // The mean square of what is left of `direction`.
+    // along[j] = <q_j, t q_k>, j <= k; q_k is given its length, 1, first. t q_k goes where q_{k+1} will be.
+    void multiply(int64_t k, double factor, double* along) const {
+        for (int64_t i = 0; i < blocks; i++) {
+            Row values[ROWS];
+            for (int r = 0; r < ROWS; r++) {
+                Row& last = q(k)[i * ROWS + r];
+                last *= factor;
+                values[r] = q(k + 1)[i * ROWS + r] = t[i * ROWS + r] * last;
+            }
+            project_block(i, values, k + 1);
+        }
+        add_up(along, k + 1);
+    }
+
+    // along[j] = <q_j, z>, j <= degree, of standardised targets; q_degree is given its length, 1, first.
+    void project_targets(int64_t degree, double factor, double scale, double* along) const {
+        for (int64_t i = 0; i < blocks; i++) {
+            Row values[ROWS];
+            for (int r = 0; r < ROWS; r++) {
+                if (degree) q(degree)[i * ROWS + r] *= factor;
+                values[r] = z[i * ROWS + r] /= scale;
+            }
+            project_block(i, values, degree + 1);
+        }
+        add_up(along, degree + 1);
+    }
+
+    // along[j] = <q_j, direction>, j < count, after sum(taken[j] q_j) has been taken out of `direction`.
+    void project(const Row* from, Row* direction, const double* taken, double* along, int64_t count) const {
+        for (int64_t i = 0; i < blocks; i++) {
+            Row values[ROWS];
+            for (int r = 0; r < ROWS; r++) values[r] = from[i * ROWS + r];
+            take_out(i, values, taken, count);
+            for (int r = 0; r < ROWS; r++) direction[i * ROWS + r] = values[r];
+            project_block(i, values, count);
+        }
+        add_up(along, count);
+    }
+
+    // The mean square of what is left of `direction` without sum(taken[j] q_j), j < count.
     double left(Row* direction, const double* taken, int64_t count) const {
         for (int64_t i = 0; i < blocks; i++) {
             Row values[ROWS], products[ROWS];
-            take_out(i, direction, taken, count, values);
-            for (int r = 0; r < ROWS; r++) products[r] = weights[i * ROWS + r] * values[r] * values[r];
+            for (int r = 0; r < ROWS; r++) values[r] = direction[i * ROWS + r];
+            take_out(i, values, taken, count);
+            for (int r = 0; r < ROWS; r++) {
+                direction[i * ROWS + r] = values[r];
+                products[r] = weights[i * ROWS + r] * values[r] * values[r];
+            }
             sums[i] = block_sum(products);
         }
         return tree_sum(sums, blocks);
     }
 
-    // The next polynomial from t q_k, and column k of the Hessenberg matrix, `column`.
-    bool orthogonalise(int64_t k, double* column) const {
-        double first[MOST_COEFFICIENTS], second[MOST_COEFFICIENTS];
-        Row* direction = q(k + 1);
-        for (int64_t i = 0; i < rows; i++) direction[i] = t[i] * q(k)[i];
-        project(direction, nullptr, 0, first, k + 1);
-        project(direction, first, k + 1, second, k + 1);
+    // What is left of t q_k beside q_0 .. q_k, not of length 1 yet, and column k of the Hessenberg matrix. `first` is
+    // <q_j, t q_k>. Returns the factor that gives it length 1, 0 where it is rounding.
+    double orthogonalise(int64_t k, const double* first, double* column) const {
+        double second[MOST_COEFFICIENTS];
+        project(k ? q(k + 1) : t, q(k + 1), first, second, k + 1);
         for (int64_t j = 0; j <= k; j++) column[j] = first[j] + second[j];
-        const double length = std::sqrt(left(direction, second, k + 1));
+        const double length = std::sqrt(left(q(k + 1), second, k + 1));
         const bool independent = length > RANK_TOLERANCE;
         column[k + 1] = independent ? length : 0.0;
-        const double factor = independent ? 1.0 / length : 0.0;
-        for (int64_t i = 0; i < rows; i++) direction[i] *= factor;
-        return independent;
+        return independent ? 1.0 / length : 0.0;
     }
 };
 
@@ -224,21 +267,22 @@ extern "C" int64_t memory_numbers(int64_t longest, int64_t degree) { return long
 extern "C" void reduce(int64_t fits, int64_t degree, Sets sets, Reduced to, double* memory, int64_t longest) {
     Fit fit(memory, longest, degree + 1);
     for (int64_t b = 0; b < fits; b++) {
-        fit.load(sets, b);
-        fit.screen(to, b);
-        fit.normalise(to, b);
-        fit.map(to, b);
-        fit.standardise(to, b);
+        double along[MOST_COEFFICIENTS], factor = 1.0;
+        to.invalid[b] = !fit.load(sets, b);
+        if (to.invalid[b]) fit.clear();
+        fit.standardise(to, b, along);
         int64_t rank = 1;
         for (int64_t k = 0; k < degree; k++) {
             double column[MOST_COEFFICIENTS] = {};
-            rank += fit.orthogonalise(k, column);
+            if (k) fit.multiply(k, factor, along);
+            factor = fit.orthogonalise(k, along, column);
+            rank += factor > 0;
             for (int64_t j = 0; j <= degree; j++) to.hessenberg[(j * degree + k) * fits + b] = column[j];
         }
-        double target[MOST_COEFFICIENTS];
-        fit.project(fit.z, nullptr, 0, target, degree + 1);
-        for (int64_t k = 0; k <= degree; k++) to.target[k * fits + b] = target[k];
-        to.floor[b] = fit.left(fit.z, target, degree + 1);
-        to.rank[b] = std::min(rank, to.used[b]);
+        fit.project_targets(degree, factor, to.scale[b], along);
+        for (int64_t k = 0; k <= degree; k++) to.target[k * fits + b] = along[k];
+        to.floor[b] = fit.left(fit.z, along, degree + 1);
+        to.rank[b] = std::min(rank, fit.used);
+        to.used[b] = fit.used, to.total[b] = fit.total;
     }
 }
