@@ -173,9 +173,11 @@ def jobs_batch(jobs: Sequence[FitJob], first_index: int = 0) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=JOB_SCHEMA)
 
 
-def sample_counts(jobs: pa.RecordBatch) -> NDArray[np.int64]:
-    """Number of samples of each job, given or to be drawn."""
+def sample_counts(jobs: pa.RecordBatch, sets: pa.RecordBatch | None = None) -> NDArray[np.int64]:
+    """Number of samples of each job, given, shared (a row of `sets`, of SETS_SCHEMA) or to be drawn."""
     counts = pc.coalesce(pc.list_value_length(jobs["x"]), jobs["count"])
+    if sets is not None:
+        counts = pc.coalesce(pc.list_value_length(sets["x"]).take(jobs["sample_set"]), counts)
     return np.asarray(counts.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 

@@ -4,12 +4,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fitq_shared.frames import jobs_batch
+from fitq_shared.frames import SETS_SCHEMA, jobs_batch
 from fitq_shared.jobs import Basis, FitJob, Loss, Samples
 from fitq_worker.engine import Fitted, fit
 from fitq_worker.engine.arithmetic import square_root, tree_sum
@@ -87,6 +88,29 @@ def test_any_part_of_a_batch_in_any_order_gives_the_same_bits(
 
     assert found == {id_: expected[id_] for id_ in found}
     assert len(found) == len(chosen)
+
+
+@pytest.mark.parametrize("path", ["eager", "compiled"])
+def test_jobs_that_share_a_sample_set_give_the_bits_of_jobs_with_their_own(
+    batch: tuple[pa.RecordBatch, Rows], path: Literal["eager", "compiled"]
+) -> None:
+    """A sweep of learning rates over shared sets, sick ones among them, beside jobs that keep or draw their own."""
+    jobs = batch[0].take(np.repeat(np.arange(len(batch[0])), 3))
+    jobs = replaced(jobs, {"id": np.arange(len(jobs)).astype(str), "lr": 0.01 + 0.001 * np.arange(len(jobs))})
+    shares = np.asarray(jobs["x"].is_valid()) & (np.arange(len(jobs)) % 5 > 0)
+    sets = batch[0].select(SETS_SCHEMA.names)
+    set_of = np.repeat(np.arange(len(sets)), 3)
+    nothing = pa.nulls(len(jobs), pa.list_(pa.float64()))
+    own = {name: pc.if_else(pa.array(shares), nothing, jobs[name]) for name in SETS_SCHEMA.names}
+    sharing = replaced(jobs, own | {"sample_set": pa.array(set_of, pa.int32(), mask=~shares)})
+
+    assert rows(fit(sharing, sets=sets, path=path)) == rows(fit(jobs, path=path))
+
+
+def replaced(jobs: pa.RecordBatch, columns: dict[str, Any]) -> pa.RecordBatch:
+    """The frame with other values in these columns."""
+    arrays = [pa.array(columns.get(field.name, jobs[field.name]), field.type) for field in jobs.schema]
+    return pa.RecordBatch.from_arrays(arrays, schema=jobs.schema)
 
 
 def test_sick_neighbours_change_nothing(batch: tuple[pa.RecordBatch, Rows]) -> None:

@@ -31,13 +31,19 @@ class Fitted(NamedTuple):
 
 
 def fit(
-    jobs: pa.RecordBatch, device: str = "cpu", *, path: Path = "auto", on_block: Callable[[], None] | None = None
+    jobs: pa.RecordBatch,
+    device: str = "cpu",
+    *,
+    sets: pa.RecordBatch | None = None,
+    path: Path = "auto",
+    on_block: Callable[[], None] | None = None,
 ) -> Fitted:
     """Fit all jobs of a frame as one tensor program.
 
     Args:
         jobs: a record batch of JOB_SCHEMA whose rows agree in its SHAPE_COLUMNS.
         device: "cpu" or "cuda:N".
+        sets: a record batch of SETS_SCHEMA, the sample sets that jobs refer to by `sample_set`; each is reduced once.
         path: "compiled" uses a compiled kernel and builds it first where it is missing, which takes some ten seconds;
             "eager" never does; "auto" uses one that is there, and has a missing one built in the background when the
             work is large. The results are the same to the last bit. Only the loss mse has kernels, the others run eager.
@@ -51,7 +57,7 @@ def fit(
     for group in _by_penalty(jobs):
         own = jobs if len(group) == len(jobs) else jobs.take(pa.array(group))
         plan = planned(own, place, path, on_block or _nothing)
-        for tile in sample_tiles(own, place, pads=plan.pads):
+        for tile in sample_tiles(own, sets, place, pads=plan.pads):
             outcome, losses = fit_tile(tile, plan)
             rows.append(group[tile.rows])
             results.append(result_frame(outcome, name))

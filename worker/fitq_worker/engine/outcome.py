@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status, sample_counts
+from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status
 from fitq_shared.trace import recorded_counts
 from fitq_worker.engine.arithmetic import square_root, tree_sum
 from fitq_worker.engine.exact import condition, excess, least_squares, raw_powers, ridge_regression
@@ -78,6 +78,7 @@ class Outcome(NamedTuple):
     """Everything the results are computed from; tensors are float64, coefficients (P, B) in the descent's coordinates."""
 
     jobs: pa.RecordBatch
+    given: NDArray[np.int64]  # (B,) number of samples
     reduced: Reduced
     space: Space
     #: The least-squares system with its ridge, for the mean of squares alone.
@@ -136,7 +137,7 @@ def result_frame(outcome: Outcome, device: str) -> pa.RecordBatch:
         "condition": _scalars(torch.ones_like(squares) if space.factor is None else condition(space.factor), solved),
         "rank": _array(reduced.rank),
         "samples_used": _array(reduced.used),
-        "samples_dropped": sample_counts(jobs) - _array(reduced.used),
+        "samples_dropped": outcome.given - _array(reduced.used),
         "restart": _array(ended.restart),
         "seed": jobs["seed"],
         "device": pa.array([device]).take(pa.array(np.zeros(len(jobs), dtype=np.int32))),

@@ -25,7 +25,7 @@ from fitq_worker.engine.stopping import CRITERIA
 Path = Literal["auto", "eager", "compiled"]
 
 #: Fits descended together: a compiled block wants its arrays in the cache of a core, an eager one few large operations.
-COMPILED_TILE_FITS, EAGER_TILE_FITS, CUDA_TILE_FITS = 4096, 16384, 1 << 20
+COMPILED_TILE_FITS, EAGER_TILE_FITS, CUDA_TILE_FITS = 8192, 16384, 1 << 20
 #: Coefficient updates from which on a missing kernel is worth building: some seconds of eager work.
 WORTH_COMPILING_UPDATES = 50_000_000
 

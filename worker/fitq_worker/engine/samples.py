@@ -22,21 +22,23 @@ Floats = NDArray[np.float64]
 TILE_SAMPLES = {"cpu": 1 << 18, "cuda": 1 << 25}
 #: What a fit takes up apart from its samples, counted in samples.
 FIT_SAMPLES = 32
+#: Columns of a job that say what its samples are.
+_SAMPLE_COLUMNS = ["x", "y", "weights", "polynomial", "count", "spread", "noise", "samples_seed"]
 #: Beyond this magnitude the squares that the loss sums may leave the range of float64.
 MAX_MAGNITUDE = 1e150
 
 
 class SampleSets(NamedTuple):
-    """Sample sets of B jobs, one after the other as they come in a frame; float64 and not checked."""
+    """S sample sets, one after the other as they come in a frame; float64 and not checked."""
 
-    offsets: NDArray[np.int64]  # (B + 1,)
+    offsets: NDArray[np.int64]  # (S + 1,)
     x: Floats
     y: Floats
     weights: Floats | None  # None is all ones
 
 
 class Samples(NamedTuple):
-    """Sample sets of B jobs, padded to N points; float64.
+    """Sample sets of B fits, padded to N points; float64.
 
     A point of weight 0 does not count: padding, or dropped by the job itself. Invalid sample sets hold zeros only.
     """
@@ -53,12 +55,20 @@ class Tile(NamedTuple):
     rows: NDArray[np.int64]
     jobs: pa.RecordBatch
     sets: SampleSets
+    #: (B,) the set of each job; None where each has its own, in the same order.
+    set_of: NDArray[np.int64] | None
+
+    @property
+    def given(self) -> NDArray[np.int64]:
+        """Number of samples of each job, (B,)."""
+        counts = np.diff(self.sets.offsets)
+        return counts if self.set_of is None else counts[self.set_of]
 
 
-def sample_tiles(jobs: pa.RecordBatch, device: torch.device, *, pads: bool) -> Iterator[Tile]:
+def sample_tiles(jobs: pa.RecordBatch, sets: pa.RecordBatch | None, device: torch.device, *, pads: bool) -> Iterator[Tile]:
     """The jobs in tiles of at most TILE_SAMPLES (or one job), of similar numbers of samples if they get padded."""
     restarts = numbers(jobs["restarts"])
-    lengths = sample_counts(jobs) if pads else np.full(len(jobs), FIT_SAMPLES)
+    lengths = sample_counts(jobs, sets) if pads else np.full(len(jobs), FIT_SAMPLES)
     order = np.argsort(lengths, kind="stable")
     start = 0
     while start < len(order):
@@ -66,7 +76,7 @@ def sample_tiles(jobs: pa.RecordBatch, device: torch.device, *, pads: bool) -> I
         rows = order[start : start + width]
         neighbours = rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all()  # the usual frame, spared a copy
         taken = jobs.slice(rows[0], len(rows)) if neighbours else jobs.take(pa.array(rows))
-        yield Tile(rows, taken, sample_sets(taken))
+        yield Tile(rows, taken, *tile_sets(taken, sets))
         start += width
 
 
@@ -77,8 +87,23 @@ def _tile_width(lengths: NDArray[np.int64], restarts: NDArray[np.int32], samples
     return max(1, int(np.count_nonzero((size <= samples) & ~wasteful)))
 
 
+def tile_sets(jobs: pa.RecordBatch, sets: pa.RecordBatch | None) -> tuple[SampleSets, NDArray[np.int64] | None]:
+    """The sample sets of the jobs, those that several share once, and which of them is whose."""
+    own = np.asarray(jobs["sample_set"].is_null())
+    if sets is None or own.all():
+        return sample_sets(jobs), None
+    used, shared_place = np.unique(numbers(jobs["sample_set"].drop_null()), return_inverse=True)
+    # Sets that are shared are like jobs with nothing but samples, behind the jobs that have their own.
+    alone = pa.Table.from_batches([jobs.filter(pa.array(own))]).select(_SAMPLE_COLUMNS)
+    shared = pa.Table.from_batches([sets.take(pa.array(used))])
+    (rows,) = pa.concat_tables([alone, shared], promote_options="default").combine_chunks().to_batches()
+    place = np.empty(len(jobs), dtype=np.int64)
+    place[own], place[~own] = np.arange(own.sum()), own.sum() + shared_place
+    return sample_sets(rows), place
+
+
 def sample_sets(jobs: pa.RecordBatch) -> SampleSets:
-    """The sample sets of the jobs, generated where the job has a polynomial.
+    """The sample sets of the jobs, one each, generated where the job has a polynomial.
 
     Raises:
         FrameError: a job has different numbers of x, y and weights.
@@ -99,13 +124,18 @@ def sample_sets(jobs: pa.RecordBatch) -> SampleSets:
     return SampleSets(offsets, x, y, weights if weighted.any() else None)
 
 
-def padded(sets: SampleSets, device: torch.device) -> Samples:
-    """The sample sets side by side, padded to the longest of them; those that cannot be computed with become zeros."""
+def padded(sets: SampleSets, device: torch.device, of: NDArray[np.int64] | None = None) -> Samples:
+    """The sample sets side by side, padded to the longest of them; those that cannot be computed with become zeros.
+
+    `of` is the set of each fit, (B,); None is one each.
+    """
     counts = np.diff(sets.offsets)
     width = max(1, int(counts.max()))
     inside = np.arange(width) < counts[:, None]
     given = (sets.x, sets.y, np.ones(len(sets.x)) if sets.weights is None else sets.weights)
     x, y, weights = (_filled(np.zeros(inside.shape), inside, values) for values in given)
+    if of is not None:
+        x, y, weights = x[of], y[of], weights[of]
     return _screened(x, y, weights, device)
 
 

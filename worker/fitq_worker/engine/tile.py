@@ -16,7 +16,7 @@ from fitq_worker.engine.losses import LOSSES, Problem, Quadratic, Sampled
 from fitq_worker.engine.optimizers import OPTIMIZERS, Hyper
 from fitq_worker.engine.outcome import Ended, Outcome, at_once
 from fitq_worker.engine.plan import Plan, hyperparameters
-from fitq_worker.engine.reduction import coordinates, sample_points
+from fitq_worker.engine.reduction import Reduced, coordinates, sample_points
 from fitq_worker.engine.samples import Tile, numbers, padded
 from fitq_worker.engine.schedule import Schedule, distinct, tabulated
 from fitq_worker.engine.space import quadratic, ridge_system, sampled, space_of
@@ -32,18 +32,21 @@ def fit_tile(tile: Tile, plan: Plan) -> tuple[Outcome, Tensor]:
     """Fit the jobs on their sample sets; returns what results are made of and the traces, (T, B) in units of y."""
     jobs, degree = tile.jobs, plan.shape["degree"]
     reduced = plan.reduction(tile.sets, degree)
+    if tile.set_of is not None:
+        of = torch.from_numpy(tile.set_of).to(reduced.target.device)
+        reduced = Reduced(*(field[..., of] for field in reduced))
     space = space_of(plan.shape["basis"], reduced)
     ridge = torch.tensor(numbers(jobs["ridge"])).to(reduced.target)
     penalty = ridge_system(space, reduced, ridge) if plan.penalised else None
     optimum = space.from_orthonormal(coordinates(reduced)) if penalty is None else penalty.optimum
     if plan.shape["optimizer"] == "exact":
-        outcome = Outcome(jobs, reduced, space, penalty, None, at_once(optimum))
+        outcome = Outcome(jobs, tile.given, reduced, space, penalty, None, at_once(optimum))
         return outcome, optimum.new_empty(0, len(jobs))
     power = LOSSES[plan.shape["loss"]].power
     if plan.shape["loss"] == "mse":
         problem: Problem = quadratic(space, reduced, penalty)
     else:
-        points = sample_points(padded(tile.sets, reduced.target.device), degree)
+        points = sample_points(padded(tile.sets, reduced.target.device, tile.set_of), degree)
         problem = sampled(space, points, torch.tensor(numbers(jobs["delta"])).to(ridge), ridge * space.unit ** (2 - power))
     starts = starting_points(jobs, reduced, space, optimum)
     ended, losses = descend_best(jobs, plan, problem, starts, space.unit**power)
@@ -52,7 +55,7 @@ def fit_tile(tile: Tile, plan: Plan) -> tuple[Outcome, Tensor]:
         return LOSSES[plan.shape["loss"]].value(w, problem) * space.unit**power
 
     own_loss = None if isinstance(problem, Quadratic) else loss
-    return Outcome(jobs, reduced, space, penalty, own_loss, ended), losses
+    return Outcome(jobs, tile.given, reduced, space, penalty, own_loss, ended), losses
 
 
 def descend_best(jobs: pa.RecordBatch, plan: Plan, problem: Problem, starts: Starts, unit: Tensor) -> tuple[Ended, Tensor]:
