@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Hashable
@@ -105,8 +106,16 @@ def _cache() -> Path:
 
 @cache
 def _fingerprint(device: str, sources: tuple[str, ...]) -> str:
-    processor = torch.backends.cpu.get_cpu_capability() if device == "cpu" else torch.cuda.get_device_name()
+    processor = _instructions() if device == "cpu" else torch.cuda.get_device_name()
     digest = hashlib.sha256(f"{torch.__version__} {processor} {sys.version_info[:2]}".encode())
     for name in sources:
         digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()[:12]
+
+
+def _instructions() -> str:
+    """What the processor can do: machines that share a home folder may differ, and kernels are built for one."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    listed = [line for line in lines if line.startswith(("flags", "Features"))]
+    return listed[0] if listed else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
