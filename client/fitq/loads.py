@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fitq.sample_sets import Rows
+from fitq_shared.rows import Rows
 from fitq_shared.trace import recorded_counts
 
 #: What a chunk holds at most (a single job may exceed it and then is a chunk of its own).

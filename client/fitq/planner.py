@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fitq.loads import JOBS, SECONDS, Loads, loads
-from fitq.sample_sets import Rows, joined, shared
+from fitq.sample_sets import shared
 from fitq_shared.frames import SHAPE_COLUMNS
+from fitq_shared.rows import Rows, joined
 
 #: The first chunk has at most this share of the jobs of a full one, each further one four times as many.
 FIRST_CHUNK_SHARE, GROWTH = 1 / 32, 4

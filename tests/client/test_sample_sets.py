@@ -9,9 +9,10 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fitq.sample_sets import Rows, joined, shared
+from fitq.sample_sets import shared
 from fitq_shared.frames import JOB_SCHEMA, SETS_SCHEMA, jobs_batch
 from fitq_shared.jobs import FitJob
+from fitq_shared.rows import Rows, joined
 
 Set = tuple[list[float], list[float], list[float] | None]
 
