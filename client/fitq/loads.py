@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fitq_shared.rows import Rows
 from fitq_shared.trace import recorded_counts
+from fitq_shared.waiting import MAX_TOGETHER
 
 #: What a chunk holds at most (a single job may exceed it and then is a chunk of its own).
 MAX_CHUNK_JOBS = 32768
@@ -52,6 +53,11 @@ def loads(rows: Rows) -> Loads:
     table[TRACES] = losses * (_BYTES_PER_LOSS / MAX_CHUNK_TRACES_BYTES)
     table[SECONDS] = _seconds(rows, optimizer) / MAX_CHUNK_SECONDS
     return table
+
+
+def fits_with_others(rows: Rows) -> bool:
+    """Whether so many chunks like this one as are fitted together are no more than a full one."""
+    return bool(loads(rows).sum(axis=1).max() * MAX_TOGETHER <= 1)
 
 
 def _seconds(rows: Rows, optimizer: str) -> Loads:
