@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 import pyarrow as pa
 
+from fitq.loads import fits_with_others
 from fitq.planner import Chunk, plan
 from fitq.readers import from_file, from_jobs
 from fitq.submission import Submission
@@ -20,8 +21,10 @@ from fitq_shared import broker, frames
 from fitq_shared.errors import FitqError, InputError
 from fitq_shared.jobs import FitJob
 from fitq_shared.manifest import Manifest
+from fitq_shared.rows import Rows
 from fitq_shared.settings import Settings
 from fitq_shared.store import Store
+from fitq_shared.waiting import offer
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -85,6 +88,8 @@ class Client:
         try:
             for chunk in chunks:
                 self.store.add_chunk(submission, chunk.number, frames.encode(chunk.frame), chunk.jobs, lane)
+                if lane == broker.INTERACTIVE_LANE and fits_with_others(Rows(chunk.frame, chunk.sets)):
+                    offer(self.store, frames.shape_name(chunk.frame), submission, chunk.number)
                 broker.publish(app, lane, submission, [chunk.number])
         finally:
             app.close()

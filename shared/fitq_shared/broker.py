@@ -22,12 +22,33 @@ FIT_CHUNK = "fitq.fit_chunk"
 INTERACTIVE_JOBS = 1000
 INTERACTIVE_LANE = "fitq.interactive"
 BULK_LANES = tuple(f"fitq.bulk.{number}" for number in range(8))
-#: kombu serves the queues of a worker in turn (round robin), so that lanes share it fairly.
 LANES = (INTERACTIVE_LANE, *BULK_LANES)
 
 #: The planner aims at chunks of a few seconds; one that runs this long hangs.
 CHUNK_TIME_LIMIT_SECONDS = 600
 RESULT_EXPIRES_SECONDS = 24 * 3600
+
+
+class InteractiveFirst:
+    """The order in which a worker looks for messages: the interactive lane always first, the others in turn.
+
+    What kombu takes as a queue order strategy, beside its own ones, which are all fair or all unfair.
+    """
+
+    def __init__(self) -> None:
+        self.lanes: list[str] = []
+
+    def update(self, lanes: Iterable[str]) -> None:
+        """From now on these are the lanes."""
+        self.lanes = list(lanes)
+
+    def consume(self, count: int) -> list[str]:
+        """The lanes in the order in which they are looked at next."""
+        return sorted(self.lanes, key=lambda lane: lane != INTERACTIVE_LANE)[:count]
+
+    def rotate(self, last_used: str) -> None:
+        """A message came from this lane: all others have their turn before it."""
+        self.lanes.sort(key=lambda lane: lane == last_used)
 
 
 def lane_of(submission: str, jobs: int | None) -> str:
@@ -67,7 +88,6 @@ def worker_app(settings: Settings) -> Celery:
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_time_limit=CHUNK_TIME_LIMIT_SECONDS,
-        task_track_started=True,
         # One chunk at a time and none in reserve: a device is busy with one, and a reserved one would only wait.
         worker_concurrency=1,
         worker_prefetch_multiplier=1,
@@ -80,7 +100,8 @@ def worker_app(settings: Settings) -> Celery:
         # A broken connection must not kill a chunk that is nearly done: its commit does not depend on the message.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         include=["fitq_worker.tasks"],
-        worker_send_task_events=True,
+        # Events cost more than a small chunk does; Flower asks the workers for them while it runs.
+        worker_send_task_events=False,
         worker_hijack_root_logger=False,
     )
 
@@ -132,5 +153,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
         "health_check_interval": 25,
-        "queue_order_strategy": "round_robin",
+        # All lanes are asked for in one BRPOP, which takes the first that has a message.
+        "queue_order_strategy": f"{__name__}:InteractiveFirst",
+        "priority_steps": [0],
     }

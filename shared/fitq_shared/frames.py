@@ -173,6 +173,11 @@ def jobs_batch(jobs: Sequence[FitJob], first_index: int = 0) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=JOB_SCHEMA)
 
 
+def shape_name(jobs: pa.RecordBatch) -> str:
+    """What the jobs of a chunk agree in, as text."""
+    return " ".join(str(jobs[name][0].as_py()) for name in SHAPE_COLUMNS)
+
+
 def sample_counts(jobs: pa.RecordBatch, sets: pa.RecordBatch | None = None) -> NDArray[np.int64]:
     """Number of samples of each job, given, shared (a row of `sets`, of SETS_SCHEMA) or to be drawn."""
     counts = pc.coalesce(pc.list_value_length(jobs["x"]), jobs["count"])

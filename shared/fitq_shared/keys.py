@@ -71,6 +71,11 @@ def active(namespace: str) -> str:
     return f"{namespace}:active"
 
 
+def waiting(namespace: str, shape: str) -> str:
+    """Set: submission and number of small chunks of this shape that wait in the interactive lane."""
+    return f"{namespace}:waiting:{shape}"
+
+
 def lane(namespace: str, name: str) -> str:
     """List: the messages that wait in a lane; kombu's own, named by its prefix and the queue."""
     return broker_prefix(namespace) + name

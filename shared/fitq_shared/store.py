@@ -34,6 +34,7 @@ class Claim(NamedTuple):
 
     jobs: bytes
     attempt: int
+    sets: bytes | None = None
 
 
 class Commit(NamedTuple):

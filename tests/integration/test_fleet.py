@@ -10,6 +10,8 @@ import msgspec
 import psutil
 import pyarrow as pa
 
+from fitq import Client
+from fitq.readers import from_jobs, generated
 from fitq_shared.broker import LANES, client_app, lane_of, publish
 from fitq_shared.frames import Status, encode
 from fitq_shared.keys import SubmissionKeys, broker_prefix
@@ -147,3 +149,58 @@ def test_the_chunk_of_a_killed_worker_runs_on_the_next_one_and_a_stopped_one_fin
     successor.wait_until_claimed("last")
     assert successor.worker.stop(signal.SIGTERM) == 0
     assert Store(hasty).manifest("last").finished
+
+
+def test_small_submissions_that_wait_are_fitted_together(
+    start_fleet: Callable[[Settings], Fleet], settings: Settings
+) -> None:
+    """As one batch, with the results that each one has alone, and every one committed once."""
+    client = Client(settings)
+    jobs = [
+        [{"polynomial": [1, 2, 3], "steps": 20, "seed": 10 * number + seed} for seed in range(3)] for number in range(20)
+    ]
+    submissions = [client.submit(own) for own in jobs]
+    fleet = start_fleet(settings)
+    for submission in submissions:
+        fleet.wait_until_finished(submission.id)
+    assert "in a batch of 20 chunks" in fleet.worker.log.read_text()
+    fleet.wait_until(lambda: fleet.store.waiting(LANES[0]) == 0)
+    for submission, own in zip(submissions, jobs, strict=True):
+        (results,) = fleet.results(submission.id)
+        (frame,) = from_jobs(own)
+        assert results.drop_columns("chunk") == fit(frame).results.drop_columns("chunk")
+        assert fleet.store.manifest(submission.id).done_jobs == 3
+
+
+def test_chunks_whose_common_process_is_killed_run_again(
+    start_fleet: Callable[[Settings], Fleet], settings: Settings
+) -> None:
+    """Each one through its own message, alone, and counted once."""
+    client = Client(settings)
+    jobs = [[{"polynomial": [1, 2, 3], "degree": 7, "steps": 1500, "seed": number}] for number in range(3)]
+    submissions = [client.submit(own) for own in jobs]
+    fleet = start_fleet(settings)
+    for submission in submissions:
+        fleet.wait_until_claimed(submission.id)
+    fleet.kill_fitting_process()
+    for submission, own in zip(submissions, jobs, strict=True):
+        fleet.wait_until_finished(submission.id)
+        (results,) = fleet.results(submission.id)
+        (frame,) = from_jobs(own)
+        assert results.drop_columns("chunk") == fit(frame).results.drop_columns("chunk")
+        assert fleet.store.manifest(submission.id).done_jobs == 1
+    assert "in a batch of" not in fleet.worker.log.read_text()
+
+
+def test_a_single_job_does_not_wait_for_a_bulk_submission(
+    start_fleet: Callable[[Settings], Fleet], settings: Settings
+) -> None:
+    """It is finished while the bulk submission, which was queued first, is not."""
+    client = Client(settings)
+    bulk = client.submit(generated([1, 2, 3], 3000, defaults={"degree": 7, "loss": "huber", "steps": 500}))
+    single = client.submit([{"polynomial": [1, 2, 3], "steps": 20}])
+    fleet = start_fleet(settings)
+    fleet.wait_until_finished(single.id)
+    assert not fleet.store.manifest(bulk.id).finished
+    assert fleet.store.manifest(bulk.id).chunks > 2
+    bulk.delete()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
 from celery import Celery
 from celery.app.defaults import DEFAULTS
 
-from fitq_shared.broker import BULK_LANES, LANES, client_app, publish, worker_app
+from fitq_shared.broker import BULK_LANES, INTERACTIVE_LANE, LANES, client_app, publish, worker_app
 from fitq_shared.errors import ServerFull, ServerUnreachable
 from fitq_shared.settings import Settings
 from fitq_shared.store import Store
@@ -36,6 +38,30 @@ def test_every_key_of_the_queue_lies_in_the_namespace(store: Store, app: Celery)
     new = set(store.redis.scan_iter("*")) - before
     assert new
     assert all(key.startswith(f"{store.settings.namespace}:celery:".encode()) for key in new)
+
+
+def test_the_interactive_lane_is_served_first_and_the_others_in_turn(app: Celery) -> None:
+    """Whatever waits in bulk lanes, and however long."""
+    publish(app, BULK_LANES[5], "a", range(3))
+    publish(app, BULK_LANES[2], "b", range(3))
+    served: list[str] = []
+
+    def serve(body: Any, message: Any) -> None:
+        served.append(body[0][0])
+        message.ack()
+
+    with app.connection_for_read() as connection:
+        consumer = app.amqp.TaskConsumer(connection.channel(), callbacks=[serve])
+        consumer.qos(prefetch_count=1)
+        with consumer:
+            for number in range(4):
+                connection.drain_events(timeout=10)
+                if number == 1:
+                    publish(app, INTERACTIVE_LANE, "c", range(2))
+            for _ in range(4):
+                connection.drain_events(timeout=10)
+    assert served[2:4] == ["c", "c"]
+    assert [first != second for first, second in itertools.pairwise(served[:2] + served[4:])] == [True] * 5
 
 
 def test_publishing_is_pipelined(app: Celery) -> None:

@@ -10,6 +10,8 @@ from fitq_shared.errors import FitqError
 
 #: The variable that tells a worker process which device to hand to the engine.
 DEVICE_VARIABLE = "FITQ_WORKER_DEVICE"
+#: Exit status of a worker process whose device does not work, or no longer.
+DEVICE_FAILED_STATUS = 70
 
 
 class Gpu(NamedTuple):

@@ -1,0 +1,102 @@
+"""What a chunk may hold, and what each job takes of it: jobs, bytes of samples, bytes of traces, predicted seconds."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from fitq_shared.rows import Rows
+from fitq_shared.trace import recorded_counts
+from fitq_shared.waiting import MAX_TOGETHER
+
+#: What a chunk holds at most (a single job may exceed it and then is a chunk of its own).
+MAX_CHUNK_JOBS = 32768
+MAX_CHUNK_SAMPLES_BYTES = 16 * 2**20
+MAX_CHUNK_TRACES_BYTES = 32 * 2**20
+#: A chunk costs some 10 ms whatever it holds, and an interactive one waits for the one in work.
+MAX_CHUNK_SECONDS = 0.5
+
+#: Predicted times on one core, measured on degree 2 and 5 with 20 and 200 samples.
+SECONDS_PER_FIT = 2.5e-6
+SECONDS_PER_COEFFICIENT_STEP = 0.7e-9
+LBFGS_SECONDS_PER_COEFFICIENT_STEP = 160e-9
+#: Losses other than mse look at every sample in each step: the unit is one coefficient of one sample.
+SECONDS_PER_VALUE_STEP = 10e-9
+LBFGS_SECONDS_PER_VALUE_STEP = 50e-9
+
+_BYTES_PER_SAMPLE = 24  # x, y and a weight, float64
+_BYTES_PER_LOSS = 4  # float32
+
+#: Places of the four loads.
+JOBS, SAMPLES, TRACES, SECONDS = range(4)
+
+Loads: TypeAlias = NDArray[np.float64]
+Numbers: TypeAlias = NDArray[np.int64]
+
+
+def loads(rows: Rows) -> Loads:
+    """What each job takes of a chunk: shares of its jobs, sample bytes, trace bytes and seconds; shape (4, jobs).
+
+    A sample set that several jobs share counts for the first of them only.
+    """
+    jobs = rows.frame
+    optimizer, trace = jobs["optimizer"][0].as_py(), jobs["trace"][0].as_py()
+    steps = jobs["steps"].to_numpy()
+    losses = 0 if optimizer == "exact" else recorded_counts(trace, steps)
+    table = np.empty((4, len(jobs)))
+    table[JOBS] = 1 / MAX_CHUNK_JOBS
+    table[SAMPLES] = _stored_samples(rows) * (_BYTES_PER_SAMPLE / MAX_CHUNK_SAMPLES_BYTES)
+    table[TRACES] = losses * (_BYTES_PER_LOSS / MAX_CHUNK_TRACES_BYTES)
+    table[SECONDS] = _seconds(rows, optimizer) / MAX_CHUNK_SECONDS
+    return table
+
+
+def fits_with_others(rows: Rows) -> bool:
+    """Whether so many chunks like this one as are fitted together are no more than a full one."""
+    return bool(loads(rows).sum(axis=1).max() * MAX_TOGETHER <= 1)
+
+
+def _seconds(rows: Rows, optimizer: str) -> Loads:
+    """Predicted time of each fit; jobs of one shape."""
+    jobs = rows.frame
+    if optimizer == "exact":
+        return np.full(len(jobs), SECONDS_PER_FIT)
+    updates = jobs["steps"].to_numpy() * jobs["restarts"].to_numpy() * (jobs["degree"][0].as_py() + 1.0)
+    if jobs["loss"][0].as_py() == "mse":
+        each = LBFGS_SECONDS_PER_COEFFICIENT_STEP if optimizer == "lbfgs" else SECONDS_PER_COEFFICIENT_STEP
+    else:
+        each = LBFGS_SECONDS_PER_VALUE_STEP if optimizer == "lbfgs" else SECONDS_PER_VALUE_STEP
+        updates = updates * _samples(rows)
+    return np.asarray(SECONDS_PER_FIT + updates * each)
+
+
+def _samples(rows: Rows) -> Numbers:
+    """Number of samples of each job."""
+    samples = _own_samples(rows.frame)
+    if rows.sets is not None:
+        referring, of = rows.references()
+        samples[referring] = _lengths(rows.sets)[of]
+    return samples
+
+
+def _stored_samples(rows: Rows) -> Numbers:
+    """The same, 0 for a job that shares the set of an earlier one."""
+    samples = _own_samples(rows.frame)
+    if rows.sets is not None:
+        referring, of = rows.references()
+        used, first = np.unique(of, return_index=True)
+        samples[referring[first]] = _lengths(rows.sets)[used]
+    return samples
+
+
+def _own_samples(jobs: pa.RecordBatch) -> Numbers:
+    """Number of samples in the row or to be drawn, 0 where the row refers to a set."""
+    return np.array(pc.coalesce(pc.list_value_length(jobs["x"]), jobs["count"], pa.scalar(0, pa.int32())), dtype=np.int64)
+
+
+def _lengths(sets: pa.RecordBatch) -> Numbers:
+    return np.asarray(pc.list_value_length(sets["x"]), dtype=np.int64)
