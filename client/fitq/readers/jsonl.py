@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
@@ -19,8 +20,8 @@ from fitq.readers.unique import unique
 from fitq_shared.frames import JOB_SCHEMA
 from fitq_shared.jobs import FitJob, defaults_from_mapping, job_from_json
 
-#: Lines are read in blocks of about this size; its at most two million numbers take some 100 MB as Python objects.
-_BLOCK_BYTES = 4 * 2**20
+#: Lines are read in blocks of about this size; its at most a million numbers take some 50 MB as Python objects.
+_BLOCK_BYTES = 2 * 2**20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(FitJob)}
 
@@ -92,16 +93,21 @@ def _decoder(defaults: Mapping[str, object]) -> Decoder:
     if not defaults:
         return msgspec.json.Decoder(FitJob).decode
     values, types = defaults_from_mapping(defaults), get_type_hints(FitJob, include_extras=True)
-    fields = [(name, types[name], getattr(values, name)) for name in defaults]
+    fields = [(name, types[name], _as_default(getattr(values, name))) for name in defaults]
     job = msgspec.defstruct("FitJob", fields, bases=(FitJob,), frozen=True, kw_only=True, forbid_unknown_fields=True)
     return cast(Decoder, msgspec.json.Decoder(job).decode)
+
+
+def _as_default(value: object) -> object:
+    """msgspec takes lists as defaults only from a function that makes them."""
+    return msgspec.field(default_factory=value.copy) if isinstance(value, list) else value
 
 
 def _columns(jobs: Sequence[FitJob]) -> pa.RecordBatch:
     """The fields of `jobs` as columns; those in which all have the default are left out."""
     columns = {}
-    by_field = zip(*map(msgspec.structs.astuple, jobs), strict=True)
-    for name, values in zip(jobs[0].__struct_fields__, by_field, strict=True):
+    for name in FitJob.__struct_fields__:
+        values = list(map(attrgetter(name), jobs))
         if name == "id" or values.count(_DEFAULTS[name]) < len(values):
             columns[name] = _column(name, values)
     return pa.RecordBatch.from_pydict(columns)

@@ -29,7 +29,7 @@ def from_parquet(path: str | Path, defaults: Mapping[str, object] | None = None)
 
 def _batches(path: str | Path) -> Iterator[pa.RecordBatch]:
     with opened(path) as file, unreadable(path, "Parquet file"):
-        table = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES)
+        table = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
         if table.metadata.num_rows == 0:
             raise empty(path, "one job a row")
         check_names(str(path), table.schema_arrow.names)
