@@ -207,11 +207,23 @@ def job_from_json(line: bytes | str, place: str | None = None, defaults: Mapping
 
 def job_from_mapping(fields: Mapping[str, object], place: str | None = None) -> FitJob:
     """Read one job from a dictionary of its fields (see `job_from_json`)."""
+    return _obeying_rules(_converted(fields, place), place)
+
+
+def defaults_from_mapping(fields: Mapping[str, object]) -> FitJob:
+    """Values for the fields that jobs do not give, as a job that has no samples yet.
+
+    Raises:
+        JobError: a value that no job may have; the place is `defaults`.
+    """
+    return _converted(fields, "defaults")
+
+
+def _converted(fields: Mapping[str, object], place: str | None) -> FitJob:
     try:
-        job = msgspec.convert(fields, FitJob)
+        return msgspec.convert(fields, FitJob)
     except msgspec.ValidationError as error:
         raise _job_error(error, fields).at(place) from None
-    return _obeying_rules(job, place)
 
 
 def _decoded(line: bytes | str, place: str | None) -> Any:

@@ -10,17 +10,38 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from fitq.readers.arrow_ipc import from_arrow
 from fitq.readers.batches import from_jobs
 from fitq.readers.generated import generated
 from fitq.readers.jsonl import from_jsonl
 from fitq.readers.long_csv import Columns, from_csv
+from fitq.readers.npz import from_npz
 from fitq.readers.parquet import from_parquet
 from fitq_shared.errors import FileError, InputError
 
-__all__ = ["Columns", "from_csv", "from_file", "from_jobs", "from_jsonl", "from_parquet", "generated"]
+__all__ = [
+    "Columns",
+    "from_arrow",
+    "from_csv",
+    "from_file",
+    "from_jobs",
+    "from_jsonl",
+    "from_npz",
+    "from_parquet",
+    "generated",
+]
 
+#: Suffix of a file that holds one job a row or line -> its reader.
+_READERS = {
+    ".jsonl": from_jsonl,
+    ".ndjson": from_jsonl,
+    ".parquet": from_parquet,
+    ".arrow": from_arrow,
+    ".feather": from_arrow,
+    ".npz": from_npz,
+}
 #: Suffixes of the files that hold jobs.
-SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
+SUFFIXES = (*_READERS, ".csv")
 
 
 def from_file(
@@ -43,4 +64,4 @@ def from_file(
         return from_csv(path, columns, defaults)
     if columns is not None:
         raise InputError(f"{path}: --group, --x, --y and --weights name the columns of a CSV, and this is none")
-    return from_parquet(path, defaults) if suffix == ".parquet" else from_jsonl(path, defaults)
+    return _READERS[suffix](path, defaults)

@@ -1,11 +1,12 @@
-"""Single jobs become record batches; ids are held to be unique on the way."""
+"""Single jobs become record batches of JOB_SCHEMA; the way of jobs from Python, and of rows that columns leave in doubt."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import pyarrow as pa
 
+from fitq.readers.unique import unique
 from fitq_shared.errors import InputError, JobError
 from fitq_shared.frames import jobs_batch
 from fitq_shared.jobs import FitJob, job_from_mapping
@@ -21,27 +22,25 @@ def from_jobs(jobs: Iterable[FitJob | Mapping[str, object]]) -> Iterator[pa.Reco
     Raises:
         JobError: the first job that breaks a rule, named by its position.
     """
-    return in_batches(((number, _checked(job, _position(number))) for number, job in enumerate(jobs)), _position)
+    return unique(in_batches(_checked(job, _position(number)) for number, job in enumerate(jobs)), _position)
 
 
-def in_batches(jobs: Iterable[tuple[int, FitJob]], place: Callable[[int], str]) -> Iterator[pa.RecordBatch]:
-    """Checked jobs, each with a number that says where it came from, as record batches; `place` names such a number.
-
-    Raises:
-        JobError: an id occurs twice; the text names both places.
-    """
-    seen: dict[str, int] = {}
+def in_batches(jobs: Iterable[FitJob], first: int = 0) -> Iterator[pa.RecordBatch]:
+    """Checked jobs as record batches, numbered from `first`; what `jobs` raises comes after the jobs before it."""
     batch: list[FitJob] = []
-    first = samples = 0
-    for number, job in jobs:
-        name = job.id or str(first + len(batch))
-        if (earlier := seen.setdefault(name, number)) != number:
-            raise JobError(f"already used at {place(earlier)}; ids must differ", field="id", value=name, place=place(number))
-        if batch and (len(batch) == BATCH_JOBS or samples + len(job.x or ()) > BATCH_SAMPLES):
+    samples = 0
+    try:
+        for job in jobs:
+            if batch and (len(batch) == BATCH_JOBS or samples + len(job.x or ()) > BATCH_SAMPLES):
+                yield jobs_batch(batch, first)
+                first, samples, batch = first + len(batch), 0, []
+            batch.append(job)
+            samples += len(job.x or ())
+    except InputError:
+        # Whoever takes the batches sees everything in the order of the input, errors too.
+        if batch:
             yield jobs_batch(batch, first)
-            first, samples, batch = first + len(batch), 0, []
-        batch.append(job)
-        samples += len(job.x or ())
+        raise
     if batch:
         yield jobs_batch(batch, first)
 

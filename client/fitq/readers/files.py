@@ -1,12 +1,14 @@
-"""Opening input files: the operating system's refusals become FileErrors that name the file."""
+"""Opening input files: what the operating system or a library refuses becomes a FileError that names the file."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+import pyarrow as pa
 
 from fitq_shared.errors import FileError
 
@@ -29,6 +31,20 @@ def opened(path: str | Path) -> Iterator[BinaryIO]:
         yield file
 
 
+@contextmanager
+def unreadable(path: str | Path, kind: str) -> Iterator[None]:
+    """Errors of Arrow and numpy while they read become a FileError: `path` is no `kind`."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise FileError(f"{path} is no {kind} that can be read: {error}") from None
+
+
 def empty(path: str | Path, expected: str) -> FileError:
     """The error of a file without a single job."""
     return FileError(f"{path} is empty: no job in it; expected {expected}")
+
+
+def row_of(path: str | Path) -> Callable[[int], str]:
+    """Names of positions in a table of jobs: rows, from 1."""
+    return lambda position: f"{path}:row {position + 1}"

@@ -12,10 +12,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
-from fitq.readers.batches import in_batches
+from fitq.readers.columnar import from_tables
 from fitq.readers.files import empty, opened
 from fitq_shared.errors import FileError, InputError, JobError
-from fitq_shared.jobs import FitJob, job_from_mapping
 
 
 class Columns(NamedTuple):
@@ -52,18 +51,13 @@ def from_csv(path: str | Path, columns: Columns, defaults: Mapping[str, object] 
         raise JobError("every row needs a group", field=columns.group, value="", place=place)
     order = np.argsort(codes, kind="stable")
     ends = np.cumsum(np.bincount(codes))
-    samples = {field: table[column].take(order) for field, column in columns.samples.items()}
-
-    def jobs() -> Iterator[tuple[int, FitJob]]:
-        for name, first, end in zip(names, [0, *ends], ends, strict=False):
-            row = int(order[first])
-            lists = {field: values.slice(first, end - first).to_pylist() for field, values in samples.items()}
-            try:
-                yield row, job_from_mapping({**(defaults or {}), **lists, "id": name})
-            except JobError as error:
-                raise error.at(f"{path}:{_line_of_row(path, row)}") from None
-
-    return in_batches(jobs(), lambda row: f"{path}:{_line_of_row(path, row)}")
+    offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
+    lists = {
+        field: pa.ListArray.from_arrays(offsets, table[column].take(order).combine_chunks())
+        for field, column in columns.samples.items()
+    }
+    jobs = pa.RecordBatch.from_pydict({"id": groups.dictionary, **lists})
+    return from_tables([jobs], lambda group: f"{path}:{_line_of_row(path, int(order[offsets[group].as_py()]))}", defaults)
 
 
 def _table(path: str | Path, columns: Columns) -> pa.Table:

@@ -8,48 +8,38 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
-from fitq.readers.batches import BATCH_JOBS, in_batches
-from fitq.readers.files import empty, opened
-from fitq_shared.errors import FileError, InputError
-from fitq_shared.jobs import FitJob, job_from_mapping
+from fitq.readers.batches import BATCH_SAMPLES
+from fitq.readers.columnar import BATCH_ROWS, check_names, from_tables
+from fitq.readers.files import empty, opened, row_of, unreadable
+
+#: Columns are read in pieces of this size instead of whole, for row groups may be of any size.
+_BUFFER_BYTES = 2**18
 
 
 def from_parquet(path: str | Path, defaults: Mapping[str, object] | None = None) -> Iterator[pa.RecordBatch]:
-    """Jobs of a Parquet file; `defaults` fill the fields a row does not give.
+    """Jobs of a Parquet file, which is never held whole; `defaults` fill the fields a row does not give.
 
     Raises:
         FileError: missing, unreadable, without a row, or no Parquet.
         InputError: a column is no field of FitJob.
         JobError: the first row that is no job, as `file:row N`, from 1.
     """
-
-    def place(row: int) -> str:
-        return f"{path}:row {row}"
-
-    def jobs() -> Iterator[tuple[int, FitJob]]:
-        with opened(path) as file:
-            table = _opened_parquet(path, file)
-            rows = (row for batch in table.iter_batches(BATCH_JOBS) for row in batch.to_pylist())
-            for number, row in enumerate(rows, 1):
-                yield number, job_from_mapping({**(defaults or {}), **_given(row)}, place(number))
-
-    return in_batches(jobs(), place)
+    return from_tables(_batches(path), row_of(path), defaults)
 
 
-def _opened_parquet(path: str | Path, file: object) -> parquet.ParquetFile:
-    try:
-        table = parquet.ParquetFile(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise FileError(f"{path} is no Parquet file that can be read: {error}") from None
-    if table.metadata.num_rows == 0:
-        raise empty(path, "one job a row")
-    known = FitJob.__struct_fields__
-    if unknown := [name for name in table.schema_arrow.names if name not in known]:
-        raise InputError(f"{path}: {', '.join(unknown)}: no such field; known are {', '.join(known)}")
-    return table
+def _batches(path: str | Path) -> Iterator[pa.RecordBatch]:
+    with opened(path) as file, unreadable(path, "Parquet file"):
+        table = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+        if table.metadata.num_rows == 0:
+            raise empty(path, "one job a row")
+        check_names(str(path), table.schema_arrow.names)
+        for group in range(table.num_row_groups):
+            for batch in table.iter_batches(_rows_at_once(table.metadata.row_group(group)), row_groups=[group]):
+                batch.validate(full=True)  # text may be no UTF-8
+                yield batch
 
 
-def _given(row: dict[str, object]) -> dict[str, object]:
-    """The fields that are not null, inside the struct of `samples` too."""
-    fields = {name: _given(value) if isinstance(value, dict) else value for name, value in row.items()}
-    return {name: value for name, value in fields.items() if value is not None and value != {}}
+def _rows_at_once(group: parquet.RowGroupMetaData) -> int:
+    """How many rows of a row group make a batch, by its number of samples."""
+    values = max((group.column(number).num_values for number in range(group.num_columns)), default=0)
+    return max(1, min(BATCH_ROWS, BATCH_SAMPLES * int(group.num_rows) // max(values, 1)))

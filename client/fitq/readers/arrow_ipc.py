@@ -1,0 +1,44 @@
+"""Arrow IPC, files and streams (Feather is one): one job a row, the columns named like the fields of FitJob."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+
+from fitq.readers.columnar import check_names, from_tables
+from fitq.readers.files import empty, opened, row_of, unreadable
+
+_FILE_MAGIC = b"ARROW1"
+
+
+def from_arrow(path: str | Path, defaults: Mapping[str, object] | None = None) -> Iterator[pa.RecordBatch]:
+    """Jobs of an Arrow IPC file or stream; `defaults` fill the fields a row does not give (null).
+
+    Raises:
+        FileError: missing, unreadable, without a row, or no Arrow IPC.
+        InputError: a column is no field of FitJob.
+        JobError: the first row that is no job, as `file:row N`, from 1.
+    """
+    return from_tables(_batches(path), row_of(path), defaults)
+
+
+def _batches(path: str | Path) -> Iterator[pa.RecordBatch]:
+    with opened(path) as file:
+        is_file = file.read(len(_FILE_MAGIC)) == _FILE_MAGIC
+    rows = 0
+    with unreadable(path, "Arrow IPC file"), pa.memory_map(str(path)) as mapped:  # mapped: a batch may be the whole file
+        for batch in _file(mapped) if is_file else pa.ipc.open_stream(mapped):
+            check_names(str(path), batch.schema.names)
+            batch.validate(full=True)
+            rows += batch.num_rows
+            yield batch
+    if rows == 0:
+        raise empty(path, "one job a row")
+
+
+def _file(mapped: pa.NativeFile) -> Iterator[pa.RecordBatch]:
+    batches = pa.ipc.open_file(mapped)
+    for number in range(batches.num_record_batches):
+        yield batches.get_batch(number)

@@ -1,0 +1,134 @@
+"""Tables of jobs, one a row, become record batches of JOB_SCHEMA without an object for each job.
+
+Columns settle what they can; a row that they leave in doubt is read as a single job, the way that gives every error its
+text. So columns need to be right only about the jobs they let pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from fitq.readers.batches import BATCH_SAMPLES, in_batches
+from fitq.readers.completed import completed
+from fitq.readers.unique import unique
+from fitq_shared.errors import InputError, JobError
+from fitq_shared.frames import JOB_SCHEMA, jobs_batch
+from fitq_shared.jobs import FitJob, defaults_from_mapping, job_from_mapping
+from fitq_shared.rules import certain
+
+#: A batch has at most this many jobs (and BATCH_SAMPLES samples).
+BATCH_ROWS = 32_768
+
+
+def from_tables(
+    tables: Iterable[pa.RecordBatch], place: Callable[[int], str], defaults: Mapping[str, object] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The jobs of `tables`, whose columns are named like the fields of FitJob and the same in all; null is not given.
+
+    `place` names the position of a job, from 0; `defaults` fill the fields that a row does not give.
+
+    Raises:
+        JobError: the first row that is no job, or has an id that occurred before.
+    """
+    tables = iter(tables)
+    for table in tables:
+        jobs = _jobs(chain([table], tables), place, defaults or {})
+        with_ids = "id" in table.schema.names or "id" in (defaults or {})
+        yield from unique(jobs, place) if with_ids else jobs
+
+
+def check_names(source: str, names: Iterable[str]) -> None:
+    """Return when every name is a field of FitJob.
+
+    Raises:
+        InputError: one is not.
+    """
+    known = FitJob.__struct_fields__
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f"{source}: {', '.join(unknown)}: no such field; known are {', '.join(known)}")
+
+
+def doubted(jobs: pa.RecordBatch, by_row: Callable[[int], FitJob]) -> Iterator[pa.RecordBatch]:
+    """A batch of JOB_SCHEMA in which `by_row` decides about the rows that `certain` doubts.
+
+    `by_row` returns the job of a row or raises a JobError; the rows before that one come first.
+    """
+    certainly = certain(jobs)
+    accepted: list[FitJob] = []
+    for row in np.flatnonzero(~certainly).tolist():
+        try:
+            job = by_row(row)
+        except JobError:
+            yield from _merged(jobs.slice(0, row), certainly[:row], accepted)
+            raise
+        accepted.append(job)
+    yield from _merged(jobs, certainly, accepted)
+
+
+def given_fields(row: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a row that are not null, inside the struct of `samples` too."""
+    fields = {name: given_fields(value) if isinstance(value, dict) else value for name, value in row.items()}
+    return {name: value for name, value in fields.items() if value is not None and value != {}}
+
+
+def _jobs(
+    tables: Iterable[pa.RecordBatch], place: Callable[[int], str], defaults: Mapping[str, object]
+) -> Iterator[pa.RecordBatch]:
+    first = 0
+    for rows in (rows for table in tables for rows in _bounded(table)):
+        yield from _converted(rows, first, place, defaults)
+        first += rows.num_rows
+
+
+def _converted(
+    rows: pa.RecordBatch, first: int, place: Callable[[int], str], defaults: Mapping[str, object]
+) -> Iterator[pa.RecordBatch]:
+    def by_row(row: int) -> FitJob:
+        (fields,) = rows.slice(row, 1).to_pylist()
+        return job_from_mapping({**defaults, **given_fields(fields)}, place(first + row))
+
+    try:
+        jobs = completed(rows, first, defaults_from_mapping(defaults))
+    except pa.ArrowException:
+        return in_batches(map(by_row, range(rows.num_rows)), first)
+    return doubted(jobs, by_row)
+
+
+def _bounded(table: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Slices of at most BATCH_ROWS rows and, beyond one row, BATCH_SAMPLES samples."""
+    samples = np.cumsum(_sample_counts(table))
+    start = 0
+    while start < table.num_rows:
+        before = samples[start - 1] if start else 0
+        fitting = int(np.searchsorted(samples, before + BATCH_SAMPLES, side="right"))
+        end = max(min(fitting, start + BATCH_ROWS), start + 1)
+        yield table.slice(start, end - start)
+        start = end
+
+
+def _sample_counts(table: pa.RecordBatch) -> NDArray[np.int64]:
+    try:
+        lengths = pc.list_value_length(table["x"]).fill_null(0)
+    except (KeyError, pa.ArrowException):  # no x, or no lists: the row will say so
+        return np.zeros(table.num_rows, dtype=np.int64)
+    return np.asarray(lengths, dtype=np.int64)
+
+
+def _merged(jobs: pa.RecordBatch, certainly: NDArray[np.bool_], accepted: list[FitJob]) -> Iterator[pa.RecordBatch]:
+    """The rows of `jobs` that are certain, and `accepted` in the places of the others."""
+    if accepted:
+        source = np.arange(jobs.num_rows)
+        source[~certainly] = jobs.num_rows + np.arange(len(accepted))
+        merged = pa.concat_batches([jobs, jobs_batch(accepted)]).take(source)
+        numbered = {"index": jobs["index"], "id": jobs["id"]}
+        columns = [numbered.get(name, merged[name]) for name in JOB_SCHEMA.names]
+        jobs = pa.RecordBatch.from_arrays(columns, schema=JOB_SCHEMA)
+    if jobs.num_rows:
+        yield jobs
