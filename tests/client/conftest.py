@@ -38,6 +38,7 @@ def finish(store: Store) -> Callable[[str], None]:
                     jobs=len(jobs),
                     seconds=0.1,
                     statuses={status: statuses.count(status) for status in set(statuses)},
+                    attempt=claim.attempt,
                 ),
             )
 

@@ -12,9 +12,11 @@ import pyarrow as pa
 import pytest
 
 from fitq_shared.broker import client_app, lane_of, publish
-from fitq_shared.frames import RESULT_SCHEMA, decode, encode, jobs_batch
+from fitq_shared.frames import RESULT_SCHEMA, decode, jobs_batch
 from fitq_shared.jobs import FitJob
 from fitq_shared.keys import SubmissionKeys
+from fitq_shared.payload import payload_of
+from fitq_shared.rows import Rows
 from fitq_shared.settings import Settings
 from fitq_shared.store import Store
 
@@ -44,8 +46,8 @@ class Fleet(NamedTuple):
         """The same without the messages."""
         self.store.open(name, "test")
         for chunk in range(chunks):
-            frame = encode(jobs_of(chunk, **fields))
-            self.store.add_chunk(name, chunk, frame, JOBS_PER_CHUNK, lane_of(name, chunks * JOBS_PER_CHUNK))
+            payload = payload_of(chunk, Rows(jobs_of(chunk, **fields)))
+            self.store.add_chunk(name, payload, lane_of(name, chunks * JOBS_PER_CHUNK))
         self.store.close(name)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:

@@ -13,8 +13,10 @@ import pyarrow as pa
 from fitq import Client
 from fitq.readers import from_jobs, generated
 from fitq_shared.broker import LANES, client_app, lane_of, publish
-from fitq_shared.frames import Status, encode
+from fitq_shared.frames import Status
 from fitq_shared.keys import SubmissionKeys, broker_prefix
+from fitq_shared.payload import payload_of
+from fitq_shared.rows import Rows
 from fitq_shared.settings import Settings
 from fitq_shared.store import Store
 from fitq_worker.engine import fit
@@ -98,7 +100,7 @@ def test_a_chunk_that_the_engine_refuses_ends_as_errors(fleet: Fleet, jobs_of: C
     place = jobs.schema.get_field_index("optimizer")
     refused = jobs.set_column(place, jobs.schema.field("optimizer"), pa.array(["unheard-of"] * JOBS_PER_CHUNK))
     fleet.store.open("refused", "test")
-    fleet.store.add_chunk("refused", 0, encode(refused), JOBS_PER_CHUNK, LANES[0])
+    fleet.store.add_chunk("refused", payload_of(0, Rows(refused)), LANES[0])
     fleet.store.close("refused")
     app = client_app(fleet.store.settings)
     publish(app, LANES[0], "refused", [0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fitq_shared.errors import FitqError, InputError, SettingsError, SubmissionNotFound, SubmissionTimeout
+from fitq_shared.errors import DifferentContent, FitqError, InputError, SettingsError, SubmissionNotFound, SubmissionTimeout
 
 OK = 0
 #: The server or another tool failed; trying again may help.
@@ -23,7 +23,8 @@ def exit_code(error: FitqError) -> int:
     """The code for an error."""
     if isinstance(error, SubmissionTimeout):
         return TIMEOUT
-    return BAD_INPUT if isinstance(error, InputError | SettingsError | SubmissionNotFound) else FAILURE
+    bad_input = isinstance(error, InputError | SettingsError | SubmissionNotFound | DifferentContent)
+    return BAD_INPUT if bad_input else FAILURE
 
 
 def exit_code_of_fits(statuses: Mapping[str, int]) -> int:
