@@ -75,6 +75,7 @@ DEFAULTS: list[dict[str, object]] = [
     {"optimizer": "adagrad", "trace": "none", "seed": 3, "init": [0.0, 0.0, 0.0]},
     {"loss": "l1"},
     {"samples": {"count": 3}},
+    {"id": "the same"},
 ]
 ROWS = 4
 

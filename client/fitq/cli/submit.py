@@ -17,7 +17,8 @@ def command(url: str | None, as_json: bool, **inputs: Any) -> None:
     """Hand jobs to the fleet and print the submission's id.
 
     INPUT is a .jsonl file with one job a line (- reads them from standard input), a long .csv with --group, --x and
-    --y, or a .parquet file with one job a row. Instead, --polynomial generates sample sets. Either all jobs are
+    --y, a .parquet, .arrow or .feather file with one job a row, or a .npz archive of arrays with one job a row; columns
+    and arrays are named like the fields of a job. Instead, --polynomial generates sample sets. Either all jobs are
     submitted or, after an error, none.
 
     The id is printed on standard output as soon as there is one; everything else goes to standard error.

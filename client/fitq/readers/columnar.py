@@ -7,7 +7,7 @@ text. So columns need to be right only about the jobs they let pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, starmap
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fitq.readers.batches import BATCH_SAMPLES, in_batches
+from fitq.readers.batches import BATCH_JOBS, BATCH_SAMPLES, in_batches
 from fitq.readers.completed import completed
 from fitq.readers.unique import unique
 from fitq_shared.errors import InputError, JobError
@@ -90,15 +90,15 @@ def _jobs(
 def _converted(
     rows: pa.RecordBatch, first: int, place: Callable[[int], str], defaults: Mapping[str, object]
 ) -> Iterator[pa.RecordBatch]:
-    def by_row(row: int) -> FitJob:
-        (fields,) = rows.slice(row, 1).to_pylist()
+    def job(row: int, fields: dict[str, Any]) -> FitJob:
         return job_from_mapping({**defaults, **given_fields(fields)}, place(first + row))
 
     try:
         jobs = completed(rows, first, defaults_from_mapping(defaults))
     except pa.ArrowException:
-        return in_batches(map(by_row, range(rows.num_rows)), first)
-    return doubted(jobs, by_row)
+        parts = (rows.slice(start, BATCH_JOBS).to_pylist() for start in range(0, rows.num_rows, BATCH_JOBS))
+        return in_batches(starmap(job, enumerate(chain.from_iterable(parts))), first)
+    return doubted(jobs, lambda row: job(row, rows.slice(row, 1).to_pylist()[0]))
 
 
 def _bounded(table: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
