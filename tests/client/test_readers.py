@@ -207,6 +207,13 @@ def test_arrow_files_and_streams_are_read(tmp_path: Path, stream: bool) -> None:
     assert found == [(0, "a", 0), (1, "1", 1), (2, "c", 3), (3, "d", 0), (4, "e", 1)]
 
 
+def test_a_column_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    """Nobody can know which one is meant."""
+    table = pa.table([[[1.0]], [[1.0]], [[2.0]]], names=["x", "y", "x"])
+    with pytest.raises(InputError, match=r"jobs.arrow: x: more than one column of that name"):
+        rows(readers.from_file(arrow_file(tmp_path / "jobs.arrow", table)))
+
+
 def test_a_bad_row_of_an_arrow_file_is_counted_over_its_batches(tmp_path: Path) -> None:
     """Rows count from 1."""
     table = pa.table({"x": [[1.0]] * 4, "y": [[1.0]] * 4, "degree": [0, 1, 2, 31]})

@@ -70,12 +70,14 @@ BROKEN: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("fields", BROKEN)
 def test_a_job_that_breaks_a_rule_is_doubted(fields: dict[str, Any]) -> None:
-    """Alone, and between jobs that are fine."""
+    """Alone, between jobs that are fine, and in a slice."""
     job = FitJob(**fields)
     with pytest.raises(JobError):
         job_from_mapping(msgspec.structs.asdict(job))
     assert certain(jobs_batch([job])).tolist() == [False]
-    assert certain(jobs_batch([FitJob(**XY), job, FitJob(**DRAWN)])).tolist() == [True, False, True]
+    several = jobs_batch([FitJob(**XY), job, FitJob(**DRAWN)])
+    assert certain(several).tolist() == [True, False, True]
+    assert certain(several.slice(1)).tolist() == [False, True]
 
 
 def test_jobs_at_their_limits_are_not_doubted() -> None:

@@ -6,7 +6,7 @@ text. So columns need to be right only about the jobs they let pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, starmap
 from typing import Any
 
@@ -37,22 +37,25 @@ def from_tables(
     Raises:
         JobError: the first row that is no job, or has an id that occurred before.
     """
-    tables = iter(tables)
-    for table in tables:
-        jobs = _jobs(chain([table], tables), place, defaults or {})
-        with_ids = "id" in table.schema.names or "id" in (defaults or {})
-        yield from unique(jobs, place) if with_ids else jobs
+    tables, defaults = iter(tables), defaults or {}
+    if (first := next(tables, None)) is None:
+        return
+    jobs = _jobs(chain([first], tables), place, defaults)
+    # Where no row gives an id, ids are positions.
+    yield from unique(jobs, place) if "id" in first.schema.names or "id" in defaults else jobs
 
 
-def check_names(source: str, names: Iterable[str]) -> None:
-    """Return when every name is a field of FitJob.
+def check_names(source: str, names: Sequence[str]) -> None:
+    """Return when every name is a field of FitJob, and none occurs twice.
 
     Raises:
-        InputError: one is not.
+        InputError: otherwise.
     """
     known = FitJob.__struct_fields__
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"{source}: {', '.join(unknown)}: no such field; known are {', '.join(known)}")
+    if twice := [name for name in known if names.count(name) > 1]:
+        raise InputError(f"{source}: {', '.join(twice)}: more than one column of that name; rename or drop the others")
 
 
 def doubted(jobs: pa.RecordBatch, by_row: Callable[[int], FitJob]) -> Iterator[pa.RecordBatch]:
