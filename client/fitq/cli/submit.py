@@ -19,8 +19,9 @@ def command(key: str, resume: str, url: str | None, as_json: bool, **inputs: Any
     """Hand jobs to the fleet and print the submission's id.
 
     INPUT is a .jsonl file with one job a line (- reads them from standard input), a long .csv with --group, --x and
-    --y, or a .parquet file with one job a row. Instead, --polynomial generates sample sets. After a bad job nothing is
-    submitted. After a failure of the server the submission stays open, and --resume uploads what is missing.
+    --y, a .parquet, .arrow or .feather file with one job a row, or a .npz archive of arrays with one job a row; columns
+    and arrays are named like the fields of a job. Instead, --polynomial generates sample sets. After a bad job nothing
+    is submitted. After a failure of the server the submission stays open, and --resume uploads what is missing.
 
     The id is printed on standard output as soon as there is one; everything else goes to standard error.
     """
