@@ -51,8 +51,8 @@ def test_a_chunk_cannot_be_added_to_a_deleted_submission(store: Store, submissio
 
 def test_a_claim_hands_out_the_job_frame_and_counts_attempts(store: Store, submission: str) -> None:
     """A worker gets back the chunk that it holds already, as a further attempt."""
-    assert store.claim(submission, 1, "a") == (b"frame 1", 1)
-    assert store.claim(submission, 1, "a") == (b"frame 1", 2)
+    assert store.claim(submission, 1, "a") == (b"frame 1", 1, None)
+    assert store.claim(submission, 1, "a") == (b"frame 1", 2, None)
     assert store.manifest(submission).started_at is not None
 
 
@@ -60,7 +60,7 @@ def test_a_claimed_chunk_is_refused_to_other_workers(store: Store, submission: s
     """Only one worker fits a chunk at a time, and a refusal is no attempt."""
     store.claim(submission, 0, "a")
     assert store.claim(submission, 0, "b") is None
-    assert store.claim(submission, 0, "a") == (b"frame 0", 2)
+    assert store.claim(submission, 0, "a") == (b"frame 0", 2, None)
 
 
 def test_the_chunk_of_a_worker_that_stopped_renewing_can_be_claimed(store: Store, submission: str) -> None:
@@ -69,7 +69,7 @@ def test_the_chunk_of_a_worker_that_stopped_renewing_can_be_claimed(store: Store
     store.claim(submission, 0, "a")
     assert 0 < store.redis.ttl(lease) <= store.settings.lease_seconds
     store.redis.delete(lease)  # as its expiry does
-    assert store.claim(submission, 0, "b") == (b"frame 0", 2)
+    assert store.claim(submission, 0, "b") == (b"frame 0", 2, None)
     assert not store.renew(submission, 0, "a")
 
 

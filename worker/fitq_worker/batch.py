@@ -85,9 +85,8 @@ def fit_together(chunks: Sequence[Chunk], max_attempts: int, device: str, renew:
 def _fitted(chunks: Sequence[Chunk], device: str, renew: Callable[[], None]) -> list[Fitted]:
     """What the engine makes of each chunk; failed jobs when it raises, so that the submission comes to its end."""
     jobs, sets = joined([chunk.rows for chunk in chunks])
-    more = {} if sets is None else {"sets": sets}
     try:
-        return _parted(fit(jobs, device, on_block=renew, **more), chunks)
+        return _parted(fit(jobs, device, sets=sets, on_block=renew), chunks)
     except ClaimLost:
         raise
     except torch.AcceleratorError:
