@@ -23,7 +23,7 @@ from fitq_shared.jobs import FitJob
 from fitq_shared.manifest import Manifest
 from fitq_shared.rows import Rows
 from fitq_shared.settings import Settings
-from fitq_shared.store import Store
+from fitq_shared.store import Payload, Store
 from fitq_shared.waiting import offer
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Client:
         app: Celery = broker.client_app(self.settings)
         try:
             for chunk in chunks:
-                self.store.add_chunk(submission, chunk.number, frames.encode(chunk.frame), chunk.jobs, lane)
+                self.store.add_chunk(submission, _payload(chunk), lane)
                 if lane == broker.INTERACTIVE_LANE and fits_with_others(Rows(chunk.frame, chunk.sets)):
                     offer(self.store, frames.shape_name(chunk.frame), submission, chunk.number)
                 broker.publish(app, lane, submission, [chunk.number])
@@ -105,6 +105,12 @@ def _batches(jobs: Jobs) -> Iterator[pa.RecordBatch]:
         raise InputError("no jobs: nothing to submit")
     rest = itertools.chain([first], given)
     return rest if isinstance(first, pa.RecordBatch) else from_jobs(rest)
+
+
+def _payload(chunk: Chunk) -> Payload:
+    index = chunk.frame["index"]
+    sets = None if chunk.sets is None else frames.encode(chunk.sets)
+    return Payload(chunk.number, frames.encode(chunk.frame), chunk.jobs, index[0].as_py(), index[-1].as_py(), sets)
 
 
 def _up_to(chunks: Iterator[Chunk], jobs: int) -> tuple[list[Chunk], int | None]:

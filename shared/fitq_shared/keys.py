@@ -36,6 +36,11 @@ class SubmissionKeys(NamedTuple):
         return f"{self._base}:attempts"
 
     @property
+    def index(self) -> str:  # type: ignore[override]  # hides that of a tuple, which has no meaning here
+        """Hash: chunk number -> smallest and largest job index, number of jobs, digest of the frames."""
+        return f"{self._base}:index"
+
+    @property
     def log(self) -> str:
         """Stream: one entry per commit, in the order of completion."""
         return f"{self._base}:log"
@@ -43,6 +48,10 @@ class SubmissionKeys(NamedTuple):
     def jobs(self, chunk: int) -> str:
         """Job frame of a chunk."""
         return f"{self._base}:jobs:{chunk}"
+
+    def sets(self, chunk: int) -> str:
+        """Frame of the sample sets that jobs of a chunk share."""
+        return f"{self._base}:sets:{chunk}"
 
     def results(self, chunk: int) -> str:
         """Result frame of a chunk."""

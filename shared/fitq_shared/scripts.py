@@ -2,11 +2,13 @@
 
 #: A chunk enters a submission: once, and not at all when the submission was deleted meanwhile.
 ADD_CHUNK = """
-local manifest, frame, enqueued = KEYS[1], KEYS[2], KEYS[3]
-local chunk, jobs, count, message, ttl = unpack(ARGV)
+local manifest, frame, enqueued, shared, index = unpack(KEYS)
+local chunk, jobs, count, message, ttl, sets, entry = unpack(ARGV)
 if redis.call('EXISTS', manifest) == 0 then return 'gone' end
 if redis.call('EXISTS', frame) == 1 then return 'duplicate' end
 redis.call('SET', frame, jobs)
+if sets ~= '' then redis.call('SET', shared, sets) end
+redis.call('HSET', index, chunk, entry)
 redis.call('HSET', enqueued, chunk, message)
 redis.call('HINCRBY', manifest, 'jobs', count)
 redis.call('HINCRBY', manifest, 'chunks', 1)
@@ -44,7 +46,7 @@ if trace ~= '' then redis.call('SET', traces, trace) end
 redis.call('HINCRBY', manifest, 'done_jobs', jobs)
 redis.call('HINCRBYFLOAT', manifest, 'fit_seconds', seconds)
 for i = 8, #ARGV, 2 do redis.call('HINCRBY', manifest, 'status:' .. ARGV[i], ARGV[i + 1]) end
-redis.call('XADD', log, '*', 'chunk', chunk, 'jobs', jobs)
+redis.call('XADD', log, '*', 'chunk', chunk, 'jobs', jobs, 'attempt', redis.call('HGET', attempts, chunk) or 0)
 redis.call('DEL', lease)
 redis.call('HDEL', enqueued, chunk)
 redis.call('HDEL', attempts, chunk)

@@ -7,6 +7,7 @@ takes the first result of a chunk and drops every later one, so that at-least-on
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,12 +30,28 @@ _DELETE_PAGE = 1000
 Field: TypeAlias = bytes | bytearray | memoryview | str | int | float
 
 
+class Payload(NamedTuple):
+    """A chunk as it is stored: `first` and `last` are the smallest and the largest index of its jobs."""
+
+    chunk: int
+    jobs_frame: bytes
+    jobs: int
+    first: int
+    last: int
+    sets_frame: bytes | None
+
+    @property
+    def digest(self) -> str:
+        """Tells other content from the same: 16 hexadecimal digits of the SHA-256 of the frames."""
+        return hashlib.sha256(self.jobs_frame + (self.sets_frame or b"")).hexdigest()[:16]
+
+
 class Claim(NamedTuple):
-    """The right to fit a chunk: its job frame and which attempt this is, from 1."""
+    """The right to fit a chunk: its frames of jobs and of sample sets they share, and which attempt this is, from 1."""
 
     jobs: bytes
     attempt: int
-    sets: bytes | None = None
+    sets: bytes | None
 
 
 class Commit(NamedTuple):
@@ -88,8 +105,8 @@ class Store:
             pipeline.sadd(keys.active(self.settings.namespace), submission)
             pipeline.execute()
 
-    def add_chunk(self, submission: str, chunk: int, jobs_frame: bytes, jobs: int, lane: str) -> None:
-        """Store the job frame of a chunk and count it in the manifest; its message is published afterwards.
+    def add_chunk(self, submission: str, payload: Payload, lane: str) -> None:
+        """Store the frames of a chunk and count it in the manifest; its message is published afterwards.
 
         Adding a chunk again changes nothing: the Redis client repeats a command whose answer was lost.
 
@@ -97,9 +114,12 @@ class Store:
             SubmissionNotFound: it was deleted meanwhile.
         """
         names = self._keys(submission)
+        chunk, jobs_frame, jobs, first, last, sets_frame = payload
+        touched = [names.manifest, names.jobs(chunk), names.enqueued, names.sets(chunk), names.index]
         arguments: list[Field] = [chunk, jobs_frame, jobs, _enqueued_value(lane), self.settings.ttl_seconds]
+        arguments += [sets_frame or b"", f"{first} {last} {jobs} {payload.digest}"]
         with self._server():
-            verdict = self._add_chunk(keys=[names.manifest, names.jobs(chunk), names.enqueued], args=arguments)
+            verdict = self._add_chunk(keys=touched, args=arguments)
         if verdict == b"gone":
             raise _not_found(submission)
 
@@ -128,8 +148,10 @@ class Store:
                 "tuple[bytes, int]",
                 self._claim(keys=[names.manifest, names.committed, names.attempts, names.lease(chunk)], args=arguments),
             )
-            jobs = self.redis.get(names.jobs(chunk)) if verdict == b"mine" else None
-        return None if jobs is None else Claim(cast(bytes, jobs), attempt)
+            if verdict != b"mine":
+                return None
+            jobs, sets = cast("list[bytes | None]", self.redis.mget(names.jobs(chunk), names.sets(chunk)))
+        return None if jobs is None else Claim(jobs, attempt, sets)
 
     def renew(self, submission: str, chunk: int, worker: str) -> bool:
         """Keep the claim for another lease; False when it was lost."""
@@ -236,10 +258,10 @@ class Store:
             SubmissionNotFound: no submission has this id.
         """
         names, manifest = self._keys(submission), self.manifest(submission)
-        per_chunk = (names.jobs, names.results, names.traces, names.lease)
+        per_chunk = (names.jobs, names.sets, names.results, names.traces, names.lease)
         doomed = [name(chunk) for chunk in range(manifest.chunks) for name in per_chunk]
         with self._server():
-            self.redis.unlink(names.manifest, names.committed, names.enqueued, names.attempts, names.log)
+            self.redis.unlink(names.manifest, names.committed, names.enqueued, names.attempts, names.index, names.log)
             for start in range(0, len(doomed), _DELETE_PAGE):
                 self.redis.unlink(*doomed[start : start + _DELETE_PAGE])
             self.redis.zrem(keys.submissions(self.settings.namespace), submission)

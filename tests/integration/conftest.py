@@ -16,7 +16,7 @@ from fitq_shared.frames import RESULT_SCHEMA, decode, encode, jobs_batch
 from fitq_shared.jobs import FitJob
 from fitq_shared.keys import SubmissionKeys
 from fitq_shared.settings import Settings
-from fitq_shared.store import Store
+from fitq_shared.store import Payload, Store
 
 if TYPE_CHECKING:
     from tests.conftest import Server, Worker
@@ -45,7 +45,9 @@ class Fleet(NamedTuple):
         self.store.open(name, "test")
         for chunk in range(chunks):
             frame = encode(jobs_of(chunk, **fields))
-            self.store.add_chunk(name, chunk, frame, JOBS_PER_CHUNK, lane_of(name, chunks * JOBS_PER_CHUNK))
+            first = chunk * JOBS_PER_CHUNK
+            payload = Payload(chunk, frame, JOBS_PER_CHUNK, first, first + JOBS_PER_CHUNK - 1, None)
+            self.store.add_chunk(name, payload, lane_of(name, chunks * JOBS_PER_CHUNK))
         self.store.close(name)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import psutil
@@ -13,10 +13,10 @@ import pyarrow as pa
 from fitq import Client
 from fitq.readers import from_jobs, generated
 from fitq_shared.broker import LANES, client_app, lane_of, publish
-from fitq_shared.frames import Status, encode
+from fitq_shared.frames import SETS_SCHEMA, Status, decode, encode
 from fitq_shared.keys import SubmissionKeys, broker_prefix
 from fitq_shared.settings import Settings
-from fitq_shared.store import Store
+from fitq_shared.store import Payload, Store
 from fitq_worker.engine import fit
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def test_a_chunk_that_the_engine_refuses_ends_as_errors(fleet: Fleet, jobs_of: C
     place = jobs.schema.get_field_index("optimizer")
     refused = jobs.set_column(place, jobs.schema.field("optimizer"), pa.array(["unheard-of"] * JOBS_PER_CHUNK))
     fleet.store.open("refused", "test")
-    fleet.store.add_chunk("refused", 0, encode(refused), JOBS_PER_CHUNK, LANES[0])
+    fleet.store.add_chunk("refused", Payload(0, encode(refused), JOBS_PER_CHUNK, 0, JOBS_PER_CHUNK - 1, None), LANES[0])
     fleet.store.close("refused")
     app = client_app(fleet.store.settings)
     publish(app, LANES[0], "refused", [0])
@@ -190,6 +190,19 @@ def test_chunks_whose_common_process_is_killed_run_again(
         assert results.drop_columns("chunk") == fit(frame).results.drop_columns("chunk")
         assert fleet.store.manifest(submission.id).done_jobs == 1
     assert "in a batch of" not in fleet.worker.log.read_text()
+
+
+def test_jobs_that_share_a_sample_set_send_it_once(fleet: Fleet) -> None:
+    """And are fitted as if each had its own."""
+    points = {"x": [0.0, 1.0, 2.0, 4.0], "y": [1.0, 3.0, 2.0, 8.0], "steps": 20}
+    jobs = [{**points, "lr": 0.01 * (number + 1)} for number in range(6)]
+    submission = Client(fleet.store.settings).submit(jobs)
+    fleet.wait_until_finished(submission.id)
+    sets = fleet.store.redis.get(SubmissionKeys(fleet.store.settings.namespace, submission.id).sets(0))
+    assert decode(cast(bytes, sets), SETS_SCHEMA).to_pylist() == [{"x": points["x"], "y": points["y"], "weights": None}]
+    (results,) = fleet.results(submission.id)
+    (frame,) = from_jobs(jobs)
+    assert results.drop_columns("chunk") == fit(frame).results.drop_columns("chunk")
 
 
 def test_a_single_job_does_not_wait_for_a_bulk_submission(

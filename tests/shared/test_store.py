@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from typing import cast
 
 import msgspec
 import pytest
@@ -13,10 +14,15 @@ from fitq_shared import store as store_module
 from fitq_shared.errors import ServerFull, ServerUnreachable, SubmissionNotFound
 from fitq_shared.keys import SubmissionKeys
 from fitq_shared.settings import Settings
-from fitq_shared.store import Commit, Enqueued, Store
+from fitq_shared.store import Commit, Enqueued, Payload, Store
 
 LANE = "fitq.interactive"
 COMMIT = Commit(results=b"results", traces=b"traces", jobs=3, seconds=0.5, statuses={"converged": 2, "diverged": 1})
+
+
+def payload(chunk: int, sets_frame: bytes | None = None) -> Payload:
+    """A chunk of three jobs."""
+    return Payload(chunk, b"frame %d" % chunk, 3, 3 * chunk, 3 * chunk + 2, sets_frame)
 
 
 @pytest.fixture
@@ -24,7 +30,7 @@ def submission(store: Store) -> str:
     """An open submission of two chunks with three jobs each."""
     store.open("sub", "jobs.jsonl")
     for chunk in (0, 1):
-        store.add_chunk("sub", chunk, b"frame %d" % chunk, 3, LANE)
+        store.add_chunk("sub", payload(chunk), LANE)
     return "sub"
 
 
@@ -37,7 +43,7 @@ def test_an_open_submission_counts_the_jobs_and_chunks_added(store: Store, submi
 
 def test_adding_a_chunk_twice_counts_it_once(store: Store, submission: str) -> None:
     """A command that the Redis client repeats because its answer was lost changes nothing."""
-    store.add_chunk(submission, 1, b"frame 1", 3, LANE)
+    store.add_chunk(submission, payload(1), LANE)
     assert (store.manifest(submission).jobs, store.manifest(submission).chunks) == (6, 2)
 
 
@@ -45,7 +51,7 @@ def test_a_chunk_cannot_be_added_to_a_deleted_submission(store: Store, submissio
     """A submission deleted while it is being filled does not come back as half a manifest."""
     store.delete(submission)
     with pytest.raises(SubmissionNotFound, match="'sub'"):
-        store.add_chunk(submission, 2, b"frame 2", 3, LANE)
+        store.add_chunk(submission, payload(2), LANE)
     assert store.manifests() == []
 
 
@@ -54,6 +60,22 @@ def test_a_claim_hands_out_the_job_frame_and_counts_attempts(store: Store, submi
     assert store.claim(submission, 1, "a") == (b"frame 1", 1, None)
     assert store.claim(submission, 1, "a") == (b"frame 1", 2, None)
     assert store.manifest(submission).started_at is not None
+
+
+def test_a_claim_hands_out_the_sample_sets_that_jobs_share(store: Store, submission: str) -> None:
+    """And a deleted submission leaves none behind."""
+    store.add_chunk(submission, payload(2, b"sets"), LANE)
+    assert store.claim(submission, 2, "a") == (b"frame 2", 1, b"sets")
+    store.delete(submission)
+    assert list(store.redis.scan_iter(f"{store.settings.namespace}:*")) == []
+
+
+def test_the_index_says_which_jobs_a_chunk_has_and_of_what_content(store: Store, submission: str) -> None:
+    """Other sample sets are other content."""
+    store.add_chunk(submission, payload(2, b"sets"), LANE)
+    index = cast("dict[bytes, bytes]", store.redis.hgetall(SubmissionKeys(store.settings.namespace, submission).index))
+    assert [index[b"%d" % chunk].split()[:3] for chunk in (1, 2)] == [[b"3", b"5", b"3"], [b"6", b"8", b"3"]]
+    assert payload(2).digest != payload(2, b"sets").digest == index[b"2"].split()[3].decode()
 
 
 def test_a_claimed_chunk_is_refused_to_other_workers(store: Store, submission: str) -> None:
@@ -147,10 +169,10 @@ def test_every_key_of_a_submission_expires(settings: Settings) -> None:
     store = Store(msgspec.structs.replace(settings, ttl_seconds=1000))
     store.open("sub", "")
     for chunk in (0, 1):
-        store.add_chunk("sub", chunk, b"frame", 3, LANE)
+        store.add_chunk("sub", payload(chunk), LANE)
     store.commit("sub", 0, COMMIT)
     found = list(store.redis.scan_iter(f"{settings.namespace}:{{sub}}:*"))
-    assert len(found) >= 7
+    assert len(found) >= 8
     assert all(0 < store.redis.ttl(key) <= 1000 for key in found)
 
 
@@ -160,7 +182,7 @@ def test_commits_are_listed_in_their_order_across_pages(store: Store, monkeypatc
     store.open("sub", "")
     order = [3, 0, 4, 1, 2]
     for chunk in order:
-        store.add_chunk("sub", chunk, b"frame", 3, LANE)
+        store.add_chunk("sub", payload(chunk), LANE)
         store.commit("sub", chunk, COMMIT)
     assert list(store.committed_chunks("sub")) == order
 
@@ -208,7 +230,7 @@ def test_finished_submissions_are_not_active(store: Store, submission: str) -> N
 def test_a_full_server_is_reported_as_such_and_nothing_is_stored(full_server: Store) -> None:
     """The message says what to do."""
     with pytest.raises(ServerFull, match="delete finished submissions"):
-        full_server.add_chunk("sub", 0, b"frame", 3, LANE)
+        full_server.add_chunk("sub", payload(0), LANE)
     assert full_server.manifest("sub").chunks == 0
 
 

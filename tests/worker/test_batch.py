@@ -12,7 +12,7 @@ from fitq.sample_sets import shared
 from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status, decode, encode, jobs_batch, shape_name
 from fitq_shared.jobs import FitJob
 from fitq_shared.rows import Rows
-from fitq_shared.store import Commit, Store
+from fitq_shared.store import Commit, Payload, Store
 from fitq_shared.waiting import offer, take_others
 from fitq_worker.batch import Chunk, claimed, companions, fit_together
 from fitq_worker.engine import fit
@@ -47,7 +47,7 @@ def offered(store: Store) -> list[str]:
     names = ["first", "second", "third"]
     for name in names:
         store.open(name, "")
-        store.add_chunk(name, 0, encode(jobs_of(GENERATED)), 1, LANE)
+        store.add_chunk(name, Payload(0, encode(jobs_of(GENERATED)), 1, 0, 0, None), LANE)
         offer(store, shape_name(jobs_of(GENERATED)), name, 0)
     return names
 

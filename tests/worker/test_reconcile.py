@@ -10,7 +10,7 @@ from celery import Celery
 from fitq_shared.broker import BULK_LANES, INTERACTIVE_LANE, client_app, publish
 from fitq_shared.keys import SubmissionKeys
 from fitq_shared.settings import Settings
-from fitq_shared.store import Commit, Store
+from fitq_shared.store import Commit, Payload, Store
 from fitq_worker.reconcile import reconcile
 
 LANE = BULK_LANES[3]
@@ -30,7 +30,7 @@ def stranded(store: Store) -> str:
     """A submission of two chunks whose messages were sent long ago and are in no queue."""
     store.open("sub", "")
     for chunk in (0, 1):
-        store.add_chunk("sub", chunk, b"frame", 1, LANE)
+        store.add_chunk("sub", Payload(chunk, b"frame", 1, chunk, chunk, None), LANE)
         store.redis.hset(SubmissionKeys(store.settings.namespace, "sub").enqueued, str(chunk), f"{LANE} 1.0")
     return "sub"
 
