@@ -189,7 +189,8 @@ def sample_counts(jobs: pa.RecordBatch, sets: pa.RecordBatch | None = None) -> N
 def encode(batch: pa.RecordBatch) -> bytes:
     """A record batch as an Arrow IPC stream with zstd-compressed buffers."""
     sink = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=ZSTD_LEVEL))
+    # Without threads: a worker has one core, and a small frame would wait for them as long as for the rest.
+    options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=ZSTD_LEVEL), use_threads=False)
     with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
         writer.write_batch(batch)
     return bytes(memoryview(sink.getvalue()))
@@ -202,7 +203,7 @@ def decode(frame: bytes, schema: pa.Schema) -> pa.RecordBatch:
         FrameError: not a frame, or one of another kind or version.
     """
     try:
-        with pa.ipc.open_stream(frame) as reader:
+        with pa.ipc.open_stream(frame, options=pa.ipc.IpcReadOptions(use_threads=False)) as reader:
             batch = reader.read_next_batch()
     except (pa.ArrowInvalid, StopIteration, OSError) as error:
         raise FrameError(f"not an Arrow IPC frame ({error}); was the key written by something else?") from None

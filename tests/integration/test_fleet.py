@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import psutil
@@ -13,7 +13,7 @@ import pyarrow as pa
 from fitq import Client
 from fitq.readers import from_jobs, generated
 from fitq_shared.broker import LANES, client_app, lane_of, publish
-from fitq_shared.frames import Status
+from fitq_shared.frames import SETS_SCHEMA, Status, decode
 from fitq_shared.keys import SubmissionKeys, broker_prefix
 from fitq_shared.payload import payload_of
 from fitq_shared.rows import Rows
@@ -192,6 +192,21 @@ def test_chunks_whose_common_process_is_killed_run_again(
         assert results.drop_columns("chunk") == fit(frame).results.drop_columns("chunk")
         assert fleet.store.manifest(submission.id).done_jobs == 1
     assert "in a batch of" not in fleet.worker.log.read_text()
+
+
+def test_jobs_that_share_a_sample_set_send_it_once(fleet: Fleet) -> None:
+    """And are fitted as if each had its own."""
+    points = {"x": [0.0, 1.0, 2.0, 4.0], "y": [1.0, 3.0, 2.0, 8.0], "steps": 20}
+    jobs = [{**points, "lr": 0.01 * (number + 1)} for number in range(6)]
+    submission = Client(fleet.store.settings).submit(jobs)
+    fleet.wait_until_finished(submission.id)
+    names = SubmissionKeys(fleet.store.settings.namespace, submission.id)
+    (digest,) = cast("set[bytes]", fleet.store.redis.smembers(names.sets))
+    sets = cast(bytes, fleet.store.redis.get(names.shared_sets(digest.decode())))
+    assert decode(sets, SETS_SCHEMA).to_pylist() == [{"x": points["x"], "y": points["y"], "weights": None}]
+    (results,) = fleet.results(submission.id)
+    (frame,) = from_jobs(jobs)
+    assert results.drop_columns("chunk") == fit(frame).results.drop_columns("chunk")
 
 
 def test_a_single_job_does_not_wait_for_a_bulk_submission(

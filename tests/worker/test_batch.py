@@ -8,6 +8,7 @@ import msgspec
 import pyarrow as pa
 import pytest
 
+from fitq.sample_sets import shared
 from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status, decode, jobs_batch, shape_name
 from fitq_shared.jobs import FitJob
 from fitq_shared.payload import payload_of
@@ -62,6 +63,15 @@ def test_chunks_fitted_together_have_the_results_they_have_alone() -> None:
         assert results_of(commit).drop_columns("chunk") == alone.results.drop_columns("chunk")
         assert decode(commit.traces, TRACE_SCHEMA) == alone.traces
         assert results_of(commit)["chunk"].to_pylist() == [7] * commit.jobs
+
+
+def test_chunks_that_share_sample_sets_keep_them_when_they_are_fitted_together() -> None:
+    """Each chunk counts its sets from 0."""
+    others = [{**EXPLICIT, "y": [0.0, float(number), 1.0], "lr": lr} for number in range(2) for lr in (0.1, 0.2)]
+    parts = [chunk_of(EXPLICIT, {**EXPLICIT, "lr": 0.2}), chunk_of(GENERATED), chunk_of(*others)]
+    commits = fitted(*(part._replace(rows=shared(part.rows)) for part in parts))
+    for part, commit in zip(parts, commits, strict=True):
+        assert results_of(commit).drop_columns("chunk") == fit(part.rows.frame).results.drop_columns("chunk")
 
 
 def test_statuses_are_counted_for_each_chunk() -> None:
