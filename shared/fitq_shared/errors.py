@@ -10,7 +10,9 @@
     │   └── ServerFull          it answers but refuses writes: maxmemory is reached
     ├── SubmissionError
     │   ├── SubmissionNotFound  no submission has this id
-    │   └── SubmissionTimeout   it did not finish in the time the caller gave it
+    │   ├── SubmissionTimeout   it did not finish in the time the caller gave it
+    │   ├── JobNotFound         no job of the submission has this id
+    │   └── JobNotFinished      the fit of this job is not done yet
     ├── LocalFailure            the private server or worker of `fitq run` did not start or ended early
     ├── FrameError              bytes that are no frame of this version of fitq
     └── MissingDependency       an optional package (an extra) is needed and not installed
@@ -82,6 +84,14 @@ class SubmissionNotFound(SubmissionError):
 
 class SubmissionTimeout(SubmissionError):
     """The submission did not finish in the time the caller gave it; it goes on."""
+
+
+class JobNotFound(SubmissionError):
+    """No job of the submission has this id, or it does not have what was asked for."""
+
+
+class JobNotFinished(SubmissionError):
+    """The fit of this job is not done yet; it goes on."""
 
 
 class LocalFailure(FitqError):

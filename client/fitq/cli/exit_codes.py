@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fitq_shared.errors import FitqError, InputError, SettingsError, SubmissionNotFound, SubmissionTimeout
+from fitq_shared.errors import FitqError, InputError, JobNotFound, SettingsError, SubmissionNotFound, SubmissionTimeout
 
 OK = 0
 #: The server or another tool failed; trying again may help.
@@ -23,7 +23,7 @@ def exit_code(error: FitqError) -> int:
     """The code for an error."""
     if isinstance(error, SubmissionTimeout):
         return TIMEOUT
-    return BAD_INPUT if isinstance(error, InputError | SettingsError | SubmissionNotFound) else FAILURE
+    return BAD_INPUT if isinstance(error, InputError | SettingsError | SubmissionNotFound | JobNotFound) else FAILURE
 
 
 def exit_code_of_fits(statuses: Mapping[str, int]) -> int:
