@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 
 import pyarrow as pa
 
-from fitq_shared.frames import JOB_SCHEMA
+from fitq_shared.frames import JOB_SCHEMA, RESULT_SCHEMA
 from fitq_shared.keys import SubmissionKeys
 from fitq_shared.store import Store, translated_errors
 
@@ -62,16 +62,20 @@ def trace_frames(store: Store, submission: str, chunks: Sequence[int]) -> list[b
 
 def chunks_with_id(store: Store, submission: str, job: str) -> list[int]:
     """The chunk that has a job with this id, or none; looks through the ids of one chunk after another."""
-    for chunk in index(store, submission):
-        with translated_errors(store.settings.redis_url):
-            frame = cast("bytes | None", store.redis.get(_keys(store, submission).jobs(chunk.chunk)))
-        if frame is not None and job in _ids(frame):
-            return [chunk.chunk]
+    names = _keys(store, submission)
+    for chunk, *_ in index(store, submission):
+        found = _ids(store, names.results(chunk), RESULT_SCHEMA) or _ids(store, names.jobs(chunk), JOB_SCHEMA)
+        if job in found:
+            return [chunk]
     return []
 
 
-def _ids(frame: bytes) -> list[str]:
-    only_ids = pa.ipc.IpcReadOptions(included_fields=[JOB_SCHEMA.get_field_index("id")])
+def _ids(store: Store, key: str, schema: pa.Schema) -> list[str]:
+    """The ids in a frame of this schema, whose other columns stay packed; none where there is no frame."""
+    (frame,) = _frames(store, [key])
+    if frame is None:
+        return []
+    only_ids = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index("id")])
     with pa.ipc.open_stream(frame, options=only_ids) as reader:
         return reader.read_next_batch()["id"].to_pylist()  # type: ignore[no-any-return]
 
