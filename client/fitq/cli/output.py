@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +27,16 @@ _SECONDS_BETWEEN_LINES = 2.0
 def print_json(document: dict[str, Any]) -> None:
     """One JSON document on one line of standard output."""
     click.echo(msgspec.json.encode({"schema": JSON_SCHEMA, **document}))
+
+
+@contextmanager
+def quiet_when_nobody_reads() -> Iterator[None]:
+    """A reader of standard output that has had enough, like `head`, ends the command without a word."""
+    try:
+        yield
+    except BrokenPipeError:
+        # What is still buffered goes nowhere, or Python complains of it when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def document_of(manifest: Manifest) -> dict[str, Any]:
