@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeVar
 
 import msgspec
-import pyarrow as pa
 import torch
 from celery import Celery
 from inputs import Source
@@ -22,6 +21,7 @@ from fitq.writers import write
 from fitq_shared import broker, frames
 from fitq_shared.settings import Settings
 from fitq_shared.store import Commit, Store
+from fitq_worker.batch import claimed
 from fitq_worker.engine import Fitted, fit
 
 Item = TypeVar("Item")
@@ -107,8 +107,9 @@ def parts_alone(source: Source, settings: Settings) -> dict[str, float]:
                 _add(store, chunk)
                 broker.publish(app, _LANE, _SUBMISSION, [chunk.number])
             with clock.of("decode"):
-                jobs, sets = _claimed(store, chunk.number)
-            fitted = fit(jobs, sets=sets)
+                claim = claimed(store, _WORKER, _SUBMISSION, chunk.number)
+            assert claim is not None
+            fitted = fit(claim.rows.frame, sets=claim.rows.sets)
             with clock.of("encode"):
                 commit = _commit(fitted)
             with clock.of("commit"):
@@ -133,12 +134,6 @@ def _publishing(store: Store) -> Iterator[Celery]:
 
 def _add(store: Store, chunk: Chunk) -> None:
     store.add_chunk(_SUBMISSION, chunk.number, frames.encode(chunk.frame), chunk.jobs, _LANE)
-
-
-def _claimed(store: Store, chunk: int) -> tuple[pa.RecordBatch, pa.RecordBatch | None]:
-    claim = store.claim(_SUBMISSION, chunk, _WORKER)
-    assert claim is not None
-    return frames.decode(claim.jobs, frames.JOB_SCHEMA), None
 
 
 def _commit(fitted: Fitted) -> Commit:
