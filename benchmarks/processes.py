@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -62,9 +62,8 @@ class Tree:
         self._root = psutil.Process(pid)
 
     def cpu_seconds(self) -> float:
-        """CPU time so far."""
-        times = [process.cpu_times() for process in self._all()]
-        return float(sum(each.user + each.system for each in times))
+        """CPU time so far, of those that have ended too."""
+        return float(sum(sum(process.cpu_times()[:4]) for process in self._all()))
 
     def peak_bytes(self) -> int:
         """Resident memory of the largest process at its highest since `forget_peak`."""
@@ -73,7 +72,8 @@ class Tree:
     def forget_peak(self) -> None:
         """Let the highest mark of the memory be what is used now."""
         for process in self._all():
-            Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+            with suppress(OSError):  # it has just ended
+                Path(f"/proc/{process.pid}/clear_refs").write_text("5")
 
     def release(self, cores: set[int]) -> None:
         """Let all threads run on all of `cores`."""
@@ -116,5 +116,8 @@ def _on_one_core() -> None:
 
 def _peak_bytes(pid: int) -> int:
     """VmHWM of a process; 0 when it has just ended."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
