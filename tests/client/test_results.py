@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 from fitq import streams, writers
 from fitq.client import Client
+from fitq.copying import copying
 from fitq.streams import RESULTS, TRACES, InputOrder
 from fitq.submission import Submission
 from fitq.writers import FORMATS, writing
@@ -199,6 +202,32 @@ def test_memory_does_not_grow_with_the_submission(
             held.append(pa.total_allocated_bytes() - before)
     assert len(held) > 20
     assert max(held) < submission.results().nbytes / 4
+
+
+def test_copying_writes_what_is_there_and_shows_files_at_the_end(
+    store: Store, submission: Submission, finish: Finish, tmp_path: Path
+) -> None:
+    """Rows are passed on in the order of the input as soon as they can be; a block left by an error leaves no file."""
+    files = tmp_path / "r.jsonl", tmp_path / "t.jsonl"
+    passed: list[str] = []
+
+    def note(batch: pa.RecordBatch) -> None:
+        passed.extend(batch["id"].to_pylist())
+
+    with suppress(KeyboardInterrupt), copying(store, submission.id, *files, note) as copy:
+        finish(submission.id, 0)
+        copy()
+        assert passed == ALL[:1]
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    passed.clear()
+    with copying(store, submission.id, *files, note) as copy:
+        finish(submission.id, 1)
+        copy()
+        assert passed == ALL
+        assert not files[0].exists()
+    for file in files:
+        assert [json.loads(line)["id"] for line in file.read_text().splitlines()] == ALL
 
 
 # One job.
