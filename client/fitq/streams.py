@@ -20,8 +20,8 @@ from fitq_shared.committed import Committed, Indexed
 from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, decode
 from fitq_shared.store import Store
 
-#: Chunks are fetched together up to this many fits.
-_JOBS_AT_ONCE = 65536
+#: So many chunks are fetched together; a chunk may have traces of 32 MiB.
+_CHUNKS_AT_ONCE = 4
 
 #: Batches, each with the cursor behind which a later stream goes on.
 Ready: TypeAlias = Iterator[tuple[str, pa.RecordBatch]]
@@ -111,13 +111,9 @@ class InputOrder:
 
 
 def _portion(chunks: deque[_Chunk], ready: set[int] | None = None) -> list[_Chunk]:
-    """Chunks from the front, as many as are fetched together: at least one, none that is not `ready`."""
+    """Chunks taken from the front, as many as are fetched together at most, none that is not `ready`."""
     portion: list[_Chunk] = []
-    jobs = 0
-    while chunks and (ready is None or chunks[0].chunk in ready):
-        jobs += chunks[0].jobs
-        if portion and jobs > _JOBS_AT_ONCE:
-            break
+    while chunks and len(portion) < _CHUNKS_AT_ONCE and (ready is None or chunks[0].chunk in ready):
         portion.append(chunks.popleft())
     return portion
 
