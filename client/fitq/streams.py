@@ -20,9 +20,6 @@ from fitq_shared.committed import Committed, Indexed
 from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, decode
 from fitq_shared.store import Store
 
-#: So many chunks are fetched together; a chunk may have traces of 32 MiB.
-_CHUNKS_AT_ONCE = 4
-
 #: Batches, each with the cursor behind which a later stream goes on.
 Ready: TypeAlias = Iterator[tuple[str, pa.RecordBatch]]
 
@@ -30,15 +27,20 @@ _Chunk = TypeVar("_Chunk", Committed, Indexed)
 
 
 class Kind(NamedTuple):
-    """What is read of each chunk: how to get its frames, and what a frame becomes, a batch of `schema`."""
+    """What is read of each chunk: how to get its frames, and what a frame becomes, a batch of `schema`.
+
+    `at_once` chunks are fetched together.
+    """
 
     schema: pa.Schema
+    at_once: int
     frames: Callable[[Store, str, Sequence[int]], list[bytes | None]]
     batch: Callable[[bytes], pa.RecordBatch]
 
 
-RESULTS = Kind(RESULT_SCHEMA, committed.result_frames, lambda frame: decode(frame, RESULT_SCHEMA))
-TRACES = Kind(LABELLED_SCHEMA, committed.trace_frames, lambda frame: labelled(decode(frame, TRACE_SCHEMA)))
+RESULTS = Kind(RESULT_SCHEMA, 8, committed.result_frames, lambda frame: decode(frame, RESULT_SCHEMA))
+# The planner lets the traces of a chunk have 32 MiB.
+TRACES = Kind(LABELLED_SCHEMA, 2, committed.trace_frames, lambda frame: labelled(decode(frame, TRACE_SCHEMA)))
 
 
 class Stream(Protocol):
@@ -56,7 +58,7 @@ class CompletionOrder:
 
     def ready(self) -> Ready:
         while commits := deque(ride_out(lambda: committed.commits(self._store, self._submission, self._cursor))):
-            while portion := _portion(commits):
+            while portion := _portion(commits, self._kind.at_once):
                 frames = _frames(self._store, self._submission, self._kind, portion)
                 for commit, frame in zip(portion, frames, strict=True):
                     self._cursor = commit.cursor
@@ -82,7 +84,7 @@ class InputOrder:
         self._look_at_log()
         if self._turns is None:
             self._turns = self._order()
-        while self._turns and (portion := _portion(self._turns, self._committed)):
+        while self._turns and (portion := _portion(self._turns, self._kind.at_once, self._committed)):
             frames = _frames(self._store, self._submission, self._kind, portion)
             self._held += [self._kind.batch(frame) for frame in frames if frame is not None]
             for batch in self._released(self._turns[0].first if self._turns else None):
@@ -110,10 +112,10 @@ class InputOrder:
         return _merged(released)
 
 
-def _portion(chunks: deque[_Chunk], ready: set[int] | None = None) -> list[_Chunk]:
-    """Chunks taken from the front, as many as are fetched together at most, none that is not `ready`."""
+def _portion(chunks: deque[_Chunk], at_once: int, ready: set[int] | None = None) -> list[_Chunk]:
+    """At most `at_once` chunks taken from the front, none that is not `ready`."""
     portion: list[_Chunk] = []
-    while chunks and len(portion) < _CHUNKS_AT_ONCE and (ready is None or chunks[0].chunk in ready):
+    while chunks and len(portion) < at_once and (ready is None or chunks[0].chunk in ready):
         portion.append(chunks.popleft())
     return portion
 

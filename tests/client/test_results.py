@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from fitq import streams, writers
+from fitq import writers
 from fitq.client import Client
 from fitq.copying import copying
 from fitq.streams import RESULTS, TRACES, InputOrder
@@ -152,15 +152,12 @@ def test_without_following_the_order_leaves_out_what_is_not_stored(submission: S
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_row_comes_out_once_no_chunk_can_have_an_earlier_one(
-    store: Store, finish: Finish, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_row_comes_out_once_no_chunk_can_have_an_earlier_one(store: Store, finish: Finish, seed: int) -> None:
     """Chunks of any rows, committed in any order: after each commit exactly the rows before the first open chunk are out."""
-    monkeypatch.setattr(streams, "_CHUNKS_AT_ONCE", 2)
     random.seed(seed)
     rows_of = chunks_of_rows(40)
     fill(store, rows_of)
-    stream, out = InputOrder(store, "sub", RESULTS), list[int]()
+    stream, out = InputOrder(store, "sub", RESULTS._replace(at_once=2)), list[int]()
     waiting = set(range(len(rows_of)))
     for chunk in random.sample(sorted(waiting), len(waiting)):
         finish("sub", chunk)
@@ -187,12 +184,12 @@ def test_the_order_is_not_known_before_all_jobs_are_in(store: Store, finish: Fin
 def test_memory_does_not_grow_with_the_submission(
     store: Store, finish: Finish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, ordered: bool
 ) -> None:
-    """Forty chunks, each reaching into the next, and never more than a fourth of them in Arrow's memory."""
+    """Eighty chunks, each reaching into the next, and never more than a fourth of them in Arrow's memory."""
     monkeypatch.setattr(writers, "_ROW_GROUP_BYTES", 20_000)
     rows = list(range(2000))
-    for row in range(49, 1999, 50):
+    for row in range(24, 1999, 25):
         rows[row], rows[row + 1] = rows[row + 1], rows[row]
-    fill(store, [sorted(rows[first : first + 50]) for first in range(0, 2000, 50)])
+    fill(store, [sorted(rows[first : first + 25]) for first in range(0, 2000, 25)])
     finish("sub")
     submission, held, before = Submission(store, "sub"), [0], pa.total_allocated_bytes()
     with writing(tmp_path / "out", RESULTS.schema, format) as write:
