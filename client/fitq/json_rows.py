@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
-_ROWS_AT_ONCE = 4096
 
-
-def rows_of(batch: pa.RecordBatch) -> Iterator[list[msgspec.Struct]]:
-    """The rows of a batch in lists of a few thousand, each with the columns as fields; no list is empty."""
+def rows_of(batch: pa.RecordBatch) -> list[msgspec.Struct]:
+    """The rows of a batch, with its columns as fields."""
     # Rows hold no cycles, and the garbage collector would spend more time looking for some than all else takes.
     row = msgspec.defstruct("Row", batch.schema.names, gc=False)
-    for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
-        columns = batch.slice(start, _ROWS_AT_ONCE).columns
-        yield list(map(row, *map(_values, columns)))
+    return list(map(row, *map(_values, batch.columns)))
 
 
 def _values(column: pa.Array) -> list[Any]:

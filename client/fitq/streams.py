@@ -19,9 +19,6 @@ from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, decode
 from fitq_shared.reader import Committed, Indexed
 from fitq_shared.store import Store
 
-#: Chunks are fetched together up to this many fits.
-_JOBS_AT_ONCE = 65536
-
 #: Batches, each with the cursor behind which a later stream goes on.
 Ready: TypeAlias = Iterator[tuple[str, pa.RecordBatch]]
 
@@ -29,15 +26,20 @@ _Chunk = TypeVar("_Chunk", Committed, Indexed)
 
 
 class Kind(NamedTuple):
-    """What is read of each chunk: how to get its frames, and what a frame becomes, a batch of `schema`."""
+    """What is read of each chunk: how to get its frames, and what a frame becomes, a batch of `schema`.
+
+    `at_once` chunks are fetched together.
+    """
 
     schema: pa.Schema
+    at_once: int
     frames: Callable[[Store, str, Sequence[int]], list[bytes | None]]
     batch: Callable[[bytes], pa.RecordBatch]
 
 
-RESULTS = Kind(RESULT_SCHEMA, Store.result_frames, lambda frame: decode(frame, RESULT_SCHEMA))
-TRACES = Kind(LABELLED_SCHEMA, Store.trace_frames, lambda frame: labelled(decode(frame, TRACE_SCHEMA)))
+RESULTS = Kind(RESULT_SCHEMA, 8, Store.result_frames, lambda frame: decode(frame, RESULT_SCHEMA))
+# The planner lets the traces of a chunk have 32 MiB.
+TRACES = Kind(LABELLED_SCHEMA, 2, Store.trace_frames, lambda frame: labelled(decode(frame, TRACE_SCHEMA)))
 
 
 class Stream(Protocol):
@@ -55,7 +57,7 @@ class CompletionOrder:
 
     def ready(self) -> Ready:
         while commits := deque(ride_out(lambda: self._store.commits(self._submission, self._cursor))):
-            while portion := _portion(commits):
+            while portion := _portion(commits, self._kind.at_once):
                 frames = _frames(self._store, self._submission, self._kind, portion)
                 for commit, frame in zip(portion, frames, strict=True):
                     self._cursor = commit.cursor
@@ -81,7 +83,7 @@ class InputOrder:
         self._look_at_log()
         if self._turns is None:
             self._turns = self._order()
-        while self._turns and (portion := _portion(self._turns, self._committed)):
+        while self._turns and (portion := _portion(self._turns, self._kind.at_once, self._committed)):
             frames = _frames(self._store, self._submission, self._kind, portion)
             self._held += [self._kind.batch(frame) for frame in frames if frame is not None]
             for batch in self._released(self._turns[0].first if self._turns else None):
@@ -109,14 +111,10 @@ class InputOrder:
         return _merged(released)
 
 
-def _portion(chunks: deque[_Chunk], ready: set[int] | None = None) -> list[_Chunk]:
-    """Chunks from the front, as many as are fetched together: at least one, none that is not `ready`."""
+def _portion(chunks: deque[_Chunk], at_once: int, ready: set[int] | None = None) -> list[_Chunk]:
+    """At most `at_once` chunks taken from the front, none that is not `ready`."""
     portion: list[_Chunk] = []
-    jobs = 0
-    while chunks and (ready is None or chunks[0].chunk in ready):
-        jobs += chunks[0].jobs
-        if portion and jobs > _JOBS_AT_ONCE:
-            break
+    while chunks and len(portion) < at_once and (ready is None or chunks[0].chunk in ready):
         portion.append(chunks.popleft())
     return portion
 

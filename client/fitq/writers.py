@@ -25,8 +25,10 @@ from fitq_shared.errors import FileError
 #: Version of the layout of JSON documents.
 JSON_SCHEMA = 1
 
-#: Rows of a Parquet row group, unless a batch has more: small chunks would make files that are slow to read.
-_ROW_GROUP_ROWS = 32768
+#: Batches are written in pieces of this size in Arrow's memory: in other forms they take many times as much.
+_PIECE_BYTES = 4 * 2**20
+#: A Parquet row group takes up this much before it is packed; small ones would make files that are slow to read.
+_ROW_GROUP_BYTES = 32 * 2**20
 #: Columns with few different values. A dictionary of any other column costs four times what its bytes do.
 _DICTIONARY_COLUMNS = ["status", "message", "device"]
 
@@ -55,10 +57,17 @@ def writing(
     with _opened(target) as file, begin(file, schema, facts) as append:
 
         def write(batch: pa.RecordBatch) -> None:
-            append(batch)
-            file.flush()
+            for piece in _pieces(batch):
+                append(piece)
+                file.flush()
 
         yield write
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """A batch in parts of rows, none of them empty."""
+    rows = max(batch.num_rows * _PIECE_BYTES // max(batch.nbytes, 1), 1)
+    return (batch.slice(first, rows) for first in range(0, batch.num_rows, rows))
 
 
 def format_of(target: str | Path) -> str:
@@ -102,20 +111,25 @@ def _folder_name(source: str | Path | None) -> str:
 @contextmanager
 def _parquet(file: BinaryIO, schema: pa.Schema, facts: Mapping[str, object]) -> Iterator[Write]:
     waiting: list[pa.RecordBatch] = []
+    waiting_bytes = 0
     with parquet.ParquetWriter(file, schema, **_parquet_options(schema)) as writer:
 
         def append(batch: pa.RecordBatch) -> None:
+            nonlocal waiting_bytes
             waiting.append(batch)
-            if sum(held.num_rows for held in waiting) >= _ROW_GROUP_ROWS:
-                flush()
+            waiting_bytes += batch.nbytes
+            if waiting_bytes >= _ROW_GROUP_BYTES:
+                pack()
 
-        def flush() -> None:
+        def pack() -> None:
+            nonlocal waiting_bytes
             writer.write_table(pa.Table.from_batches(waiting, schema))
             waiting.clear()
+            waiting_bytes = 0
 
         yield append
         if waiting:
-            flush()
+            pack()
 
 
 def _parquet_options(schema: pa.Schema) -> dict[str, Any]:
@@ -141,8 +155,7 @@ def _jsonl(file: BinaryIO, schema: pa.Schema, facts: Mapping[str, object]) -> It
     encoder = msgspec.json.Encoder()  # which writes NaN and infinity as null
 
     def append(batch: pa.RecordBatch) -> None:
-        for rows in rows_of(batch):
-            file.write(encoder.encode_lines(rows))
+        file.write(encoder.encode_lines(rows_of(batch)))
 
     yield append
 
@@ -153,9 +166,8 @@ def _json(file: BinaryIO, schema: pa.Schema, facts: Mapping[str, object]) -> Ite
 
     def append(batch: pa.RecordBatch) -> None:
         nonlocal separator
-        for rows in rows_of(batch):
-            file.write(separator + encoder.encode(rows)[1:-1])
-            separator = b","
+        file.write(separator + encoder.encode(rows_of(batch))[1:-1])
+        separator = b","
 
     file.write(b'{"schema":%d,"rows":[' % JSON_SCHEMA)
     yield append

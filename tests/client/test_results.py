@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from fitq import streams, writers
+from fitq import writers
 from fitq.client import Client
+from fitq.copying import copying
 from fitq.streams import RESULTS, TRACES, InputOrder
 from fitq.submission import Submission
 from fitq.writers import FORMATS, writing
@@ -151,15 +154,12 @@ def test_without_following_the_order_leaves_out_what_is_not_stored(submission: S
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_row_comes_out_once_no_chunk_can_have_an_earlier_one(
-    store: Store, finish: Finish, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_row_comes_out_once_no_chunk_can_have_an_earlier_one(store: Store, finish: Finish, seed: int) -> None:
     """Chunks of any rows, committed in any order: after each commit exactly the rows before the first open chunk are out."""
-    monkeypatch.setattr(streams, "_JOBS_AT_ONCE", 8)
     random.seed(seed)
     rows_of = chunks_of_rows(40)
     fill(store, rows_of)
-    stream, out = InputOrder(store, "sub", RESULTS), list[int]()
+    stream, out = InputOrder(store, "sub", RESULTS._replace(at_once=2)), list[int]()
     waiting = set(range(len(rows_of)))
     for chunk in random.sample(sorted(waiting), len(waiting)):
         finish("sub", chunk)
@@ -186,21 +186,46 @@ def test_the_order_is_not_known_before_all_jobs_are_in(store: Store, finish: Fin
 def test_memory_does_not_grow_with_the_submission(
     store: Store, finish: Finish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, ordered: bool
 ) -> None:
-    """Forty chunks, each reaching into the next, and never more than a fourth of them in Arrow's memory."""
-    monkeypatch.setattr(streams, "_JOBS_AT_ONCE", 100)
-    monkeypatch.setattr(writers, "_ROW_GROUP_ROWS", 100)
+    """Eighty chunks, each reaching into the next, and never more than a fourth of them in Arrow's memory."""
+    monkeypatch.setattr(writers, "_ROW_GROUP_BYTES", 20_000)
     rows = list(range(2000))
-    for row in range(49, 1999, 50):
+    for row in range(24, 1999, 25):
         rows[row], rows[row + 1] = rows[row + 1], rows[row]
-    fill(store, [sorted(rows[first : first + 50]) for first in range(0, 2000, 50)])
+    fill(store, [sorted(rows[first : first + 25]) for first in range(0, 2000, 25)])
     finish("sub")
     submission, held, before = Submission(store, "sub"), [0], pa.total_allocated_bytes()
     with writing(tmp_path / "out", RESULTS.schema, format) as write:
         for _, batch in submission.result_batches(ordered=ordered):
             write(batch)
             held.append(pa.total_allocated_bytes() - before)
-    assert len(held) > 20
+    assert len(held) > 5
     assert max(held) < submission.results().nbytes / 4
+
+
+def test_copying_writes_what_is_there_and_shows_files_at_the_end(
+    store: Store, submission: Submission, finish: Finish, tmp_path: Path
+) -> None:
+    """Rows are passed on in the order of the input as soon as they can be; a block left by an error leaves no file."""
+    files = tmp_path / "r.jsonl", tmp_path / "t.jsonl"
+    passed: list[str] = []
+
+    def note(batch: pa.RecordBatch) -> None:
+        passed.extend(batch["id"].to_pylist())
+
+    with suppress(KeyboardInterrupt), copying(store, submission.id, *files, note) as copy:
+        finish(submission.id, 0)
+        copy()
+        assert passed == ALL[:1]
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    passed.clear()
+    with copying(store, submission.id, *files, note) as copy:
+        finish(submission.id, 1)
+        copy()
+        assert passed == ALL
+        assert not files[0].exists()
+    for file in files:
+        assert [json.loads(line)["id"] for line in file.read_text().splitlines()] == ALL
 
 
 # One job.
