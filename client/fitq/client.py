@@ -8,26 +8,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 import pyarrow as pa
 
-from fitq.loads import fits_with_others
 from fitq.planner import Chunk, plan
 from fitq.readers import from_file, from_jobs
 from fitq.submission import Submission
-from fitq_shared import broker, frames
-from fitq_shared.errors import FitqError, InputError
+from fitq.upload import upload
+from fitq_shared import broker
+from fitq_shared.errors import FitqError, InputError, ServerError
 from fitq_shared.jobs import FitJob
 from fitq_shared.manifest import Manifest
-from fitq_shared.rows import Rows
 from fitq_shared.settings import Settings
-from fitq_shared.store import Payload, Store
-from fitq_shared.waiting import offer
-
-if TYPE_CHECKING:
-    from celery import Celery
+from fitq_shared.store import Store
 
 Jobs: TypeAlias = str | Path | Iterable[FitJob] | Iterable[Mapping[str, object]] | Iterable[pa.RecordBatch]
 
@@ -43,30 +38,44 @@ class Client:
         self.settings = msgspec.structs.replace(settings, redis_url=url) if url else settings
         self.store = Store(self.settings)
 
-    def submit(self, jobs: Jobs, source: str = "", on_open: Callable[[str], object] | None = None) -> Submission:
-        """Check the jobs, store them in chunks and enqueue these; all of them, or nothing remains.
+    def submit(
+        self,
+        jobs: Jobs,
+        source: str = "",
+        on_open: Callable[[str], object] | None = None,
+        *,
+        key: str = "",
+        resume: str = "",
+    ) -> Submission:
+        """Check the jobs, store them in chunks and enqueue these.
 
-        `jobs` are FitJobs, dictionaries of their fields, the path of a JSONL or Parquet file, or what a reader of
-        `fitq.readers` gives. `source` is shown to people in `fitq ls`. `on_open` is called with the id of the submission
-        before its first job is stored: who may be killed should note it then.
+        `jobs` are FitJobs, dictionaries of their fields, the path of a file of jobs, or what a reader of `fitq.readers`
+        gives. `source` is shown to people in `fitq ls`. `on_open` is called with the id of the submission before its
+        first job is stored: who may be killed should note it then.
+
+        A `key` names the submission: submitting the same jobs under it again returns the submission there is, completed
+        where an upload was broken off. `resume` is the id of one to complete. After a bad job nothing remains of a new
+        submission without a key; after a failure of the server it stays open, to be resumed.
 
         Raises:
             InputError: a file cannot be read or a job breaks a rule.
+            DifferentContent: the submission with this key or id was made of other jobs.
+            SubmissionNotFound: there is none to resume.
         """
         self.store.ping()
         chunks = plan(_batches(jobs))
         first, size = _up_to(chunks, broker.INTERACTIVE_JOBS)
-        submission = _new_id()
-        lane = broker.lane_of(submission, size)
+        submission = self.submission(resume).id if resume else self.store.open(_new_id(), source or _source(jobs), key)
         try:
-            self.store.open(submission, source or _source(jobs))
             if on_open is not None:
                 on_open(submission)
-            self._enqueue(submission, itertools.chain(first, chunks), lane)
-            self.store.close(submission)
+            upload(self.store, submission, itertools.chain(first, chunks), broker.lane_of(submission, size))
+        except ServerError as error:
+            raise type(error)(f"{error}. {submission} stays open: submit with --resume {submission} to go on") from None
         except BaseException:
-            with suppress(FitqError):
-                self.store.delete(submission)
+            if not (key or resume):
+                with suppress(FitqError):
+                    self.store.delete(submission)
             raise
         return Submission(self.store, submission)
 
@@ -83,17 +92,6 @@ class Client:
         """What is known of all submissions, newest first."""
         return self.store.manifests()
 
-    def _enqueue(self, submission: str, chunks: Iterable[Chunk], lane: str) -> None:
-        app: Celery = broker.client_app(self.settings)
-        try:
-            for chunk in chunks:
-                self.store.add_chunk(submission, _payload(chunk), lane)
-                if lane == broker.INTERACTIVE_LANE and fits_with_others(Rows(chunk.frame, chunk.sets)):
-                    offer(self.store, frames.shape_name(chunk.frame), submission, chunk.number)
-                broker.publish(app, lane, submission, [chunk.number])
-        finally:
-            app.close()
-
 
 def _batches(jobs: Jobs) -> Iterator[pa.RecordBatch]:
     """What the caller gave as record batches of checked jobs."""
@@ -105,12 +103,6 @@ def _batches(jobs: Jobs) -> Iterator[pa.RecordBatch]:
         raise InputError("no jobs: nothing to submit")
     rest = itertools.chain([first], given)
     return rest if isinstance(first, pa.RecordBatch) else from_jobs(rest)
-
-
-def _payload(chunk: Chunk) -> Payload:
-    index = chunk.frame["index"]
-    sets = None if chunk.sets is None else frames.encode(chunk.sets)
-    return Payload(chunk.number, frames.encode(chunk.frame), chunk.jobs, index[0].as_py(), index[-1].as_py(), sets)
 
 
 def _up_to(chunks: Iterator[Chunk], jobs: int) -> tuple[list[Chunk], int | None]:

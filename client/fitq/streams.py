@@ -15,9 +15,8 @@ import pyarrow as pa
 
 from fitq.outages import ride_out
 from fitq.traces import LABELLED_SCHEMA, labelled
-from fitq_shared import committed
-from fitq_shared.committed import Committed, Indexed
 from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, decode
+from fitq_shared.reader import Committed, Indexed
 from fitq_shared.store import Store
 
 #: Batches, each with the cursor behind which a later stream goes on.
@@ -38,9 +37,9 @@ class Kind(NamedTuple):
     batch: Callable[[bytes], pa.RecordBatch]
 
 
-RESULTS = Kind(RESULT_SCHEMA, 8, committed.result_frames, lambda frame: decode(frame, RESULT_SCHEMA))
+RESULTS = Kind(RESULT_SCHEMA, 8, Store.result_frames, lambda frame: decode(frame, RESULT_SCHEMA))
 # The planner lets the traces of a chunk have 32 MiB.
-TRACES = Kind(LABELLED_SCHEMA, 2, committed.trace_frames, lambda frame: labelled(decode(frame, TRACE_SCHEMA)))
+TRACES = Kind(LABELLED_SCHEMA, 2, Store.trace_frames, lambda frame: labelled(decode(frame, TRACE_SCHEMA)))
 
 
 class Stream(Protocol):
@@ -57,7 +56,7 @@ class CompletionOrder:
         self._store, self._submission, self._kind, self._cursor = store, submission, kind, since
 
     def ready(self) -> Ready:
-        while commits := deque(ride_out(lambda: committed.commits(self._store, self._submission, self._cursor))):
+        while commits := deque(ride_out(lambda: self._store.commits(self._submission, self._cursor))):
             while portion := _portion(commits, self._kind.at_once):
                 frames = _frames(self._store, self._submission, self._kind, portion)
                 for commit, frame in zip(portion, frames, strict=True):
@@ -91,7 +90,7 @@ class InputOrder:
                 yield str(self._cursor), batch
 
     def _look_at_log(self) -> None:
-        while commits := ride_out(lambda: committed.commits(self._store, self._submission, self._cursor)):
+        while commits := ride_out(lambda: self._store.commits(self._submission, self._cursor)):
             self._committed |= {commit.chunk for commit in commits}
             self._cursor = commits[-1].cursor
 
@@ -99,7 +98,7 @@ class InputOrder:
         """The chunks by their first row; None while more may come that begin before some of these."""
         if not self._partial and ride_out(lambda: self._store.manifest(self._submission)).state == "open":
             return None
-        chunks = ride_out(lambda: committed.index(self._store, self._submission))
+        chunks = ride_out(lambda: self._store.index(self._submission))
         taken = [chunk for chunk in chunks if not self._partial or chunk.chunk in self._committed]
         return deque(sorted(taken, key=lambda chunk: chunk.first))
 

@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 
 from fitq.outages import ride_out
 from fitq.streams import RESULTS, TRACES, CompletionOrder, InputOrder, Kind, Ready, Stream
-from fitq_shared.committed import chunks_with_id, result_frames, trace_frames
 from fitq_shared.errors import InputError, JobNotFinished, JobNotFound, SubmissionTimeout
 from fitq_shared.manifest import Manifest
 from fitq_shared.store import Store
@@ -101,7 +100,7 @@ class Submission:
             JobNotFound: there is no such job.
             JobNotFinished: its fit is not done yet.
         """
-        frames = result_frames(self._store, self.id, chunks_with_id(self._store, self.id, job))
+        frames = self._store.result_frames(self.id, self._store.chunks_with_id(self.id, job))
         if (row := _row(RESULTS, frames, job)) is not None:
             return row
         manifest = self.status()
@@ -117,7 +116,7 @@ class Submission:
             JobNotFound: there is no such job, or it keeps no trace.
             JobNotFinished: its fit is not done yet.
         """
-        frames = trace_frames(self._store, self.id, chunks_with_id(self._store, self.id, job))
+        frames = self._store.trace_frames(self.id, self._store.chunks_with_id(self.id, job))
         if (row := _row(TRACES, frames, job)) is not None:
             return row
         self.result(job)  # says so where the job is not there or not fitted

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from fitq_shared.keys import broker_prefix
+from fitq_shared.server import translated_errors
 from fitq_shared.settings import Settings
-from fitq_shared.store import translated_errors
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -5,11 +5,13 @@
     │   ├── FileError           the file is missing, empty or of an unknown format
     │   └── JobError            one job breaks a rule; names place, job, field, value and rule
     ├── SettingsError           a FITQ_* variable has a value that makes no sense
-    ├── ServerError             the Redis behind fitq
+    ├── ServerError             what fitq stores in: Redis, or files for results
     │   ├── ServerUnreachable   nobody answers at the URL, or the password is wrong
-    │   └── ServerFull          it answers but refuses writes: maxmemory is reached
+    │   ├── ServerFull          it answers but refuses writes: maxmemory is reached
+    │   └── ResultsUnreachable  the files of FITQ_RESULTS_URL cannot be read or written
     ├── SubmissionError
     │   ├── SubmissionNotFound  no submission has this id
+    │   ├── DifferentContent    the submission with this key or id was made of other jobs
     │   ├── SubmissionTimeout   it did not finish in the time the caller gave it
     │   ├── JobNotFound         no job of the submission has this id
     │   └── JobNotFinished      the fit of this job is not done yet
@@ -63,7 +65,7 @@ class SettingsError(FitqError):
 
 
 class ServerError(FitqError):
-    """The Redis behind fitq did not do what was asked."""
+    """What fitq stores in did not do what was asked."""
 
 
 class ServerUnreachable(ServerError):
@@ -74,12 +76,20 @@ class ServerFull(ServerError):
     """Redis answers but refuses writes because maxmemory is reached."""
 
 
+class ResultsUnreachable(ServerError):
+    """The files of FITQ_RESULTS_URL cannot be read or written."""
+
+
 class SubmissionError(FitqError):
     """Base of the errors about one submission."""
 
 
 class SubmissionNotFound(SubmissionError):
     """No submission has this id: mistyped, deleted or expired."""
+
+
+class DifferentContent(SubmissionError):
+    """The submission with this key or id was made of other jobs."""
 
 
 class SubmissionTimeout(SubmissionError):

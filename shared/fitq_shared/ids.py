@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 
 from fitq_shared.sampling import mixed
 
+#: Buckets of an index from ids to chunks.
+BUCKETS = 256
+_BUCKET_SHIFT, _LOWER = np.uint64(56), np.uint64(0xFFFFFFFF)
+_ENTRY = np.dtype([("hash", "<u4"), ("chunk", "<u4")])
 _WORD_BYTES = 8
 
 
@@ -35,3 +39,34 @@ def _buffers(ids: pa.Array) -> tuple[NDArray[np.int64], NDArray[Any]]:
     places = np.frombuffer(offsets, np.int64, len(ids) + 1, 8 * strings.offset) if len(ids) else np.zeros(1, np.int64)
     found = np.frombuffer(text or b"", np.uint8)
     return places, np.concatenate([found, np.zeros(_WORD_BYTES, np.uint8)])
+
+
+def bucketed(hashes: NDArray[np.uint64], chunk: int) -> list[tuple[int, bytes]]:
+    """Entries of an index from ids to chunks, by bucket: the upper 8 bits of a hash choose it.
+
+    An entry is 8 bytes: the lower 32 bits of the hash and the number of the chunk.
+    """
+    ordered = np.sort(hashes)
+    entries = np.empty(len(ordered), _ENTRY)
+    entries["hash"], entries["chunk"] = ordered & _LOWER, chunk
+    ends = np.searchsorted(ordered >> _BUCKET_SHIFT, np.arange(BUCKETS, dtype=np.uint64), side="right").tolist()
+    starts = [0, *ends[:-1]]
+    return [
+        (n, entries[start:end].tobytes()) for n, (start, end) in enumerate(zip(starts, ends, strict=True)) if start < end
+    ]
+
+
+def bucket_of(name: str) -> int:
+    """The bucket of an id."""
+    return int(_hash(name) >> _BUCKET_SHIFT)
+
+
+def chunks_in(bucket: bytes, name: str) -> list[int]:
+    """Chunks that may have the job of this id: the right one, where there is one, and by chance others."""
+    entries = np.frombuffer(bucket, _ENTRY)
+    found: list[int] = np.unique(entries["chunk"][entries["hash"] == (_hash(name) & _LOWER)]).tolist()
+    return found
+
+
+def _hash(name: str) -> np.uint64:
+    return np.uint64(id_hashes(pa.array([name], pa.string()))[0])

@@ -147,7 +147,7 @@ class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Raises:
             JobError: a field has a wrong type, breaks a limit or contradicts another one.
         """
-        return job_from_mapping({name: _plain(getattr(self, name)) for name in self.__struct_fields__})
+        return job_from_mapping(msgspec.structs.asdict(self))
 
     def draw(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The sample set that the worker will draw: x and y, float64 of shape (count,), the same bits on every machine.
@@ -206,7 +206,7 @@ def job_from_json(line: bytes | str, place: str | None = None, defaults: Mapping
 
 
 def job_from_mapping(fields: Mapping[str, object], place: str | None = None) -> FitJob:
-    """Read one job from a dictionary of its fields (see `job_from_json`)."""
+    """Read one job from a dictionary of its fields, arrays welcome (see `job_from_json`)."""
     return _obeying_rules(_converted(fields, place), place)
 
 
@@ -220,6 +220,8 @@ def defaults_from_mapping(fields: Mapping[str, object]) -> FitJob:
 
 
 def _converted(fields: Mapping[str, object], place: str | None) -> FitJob:
+    if isinstance(fields, Mapping):  # it may be any JSON
+        fields = {name: _plain(value) for name, value in fields.items()}
     try:
         return msgspec.convert(fields, FitJob)
     except msgspec.ValidationError as error:
@@ -307,4 +309,7 @@ def _at(fields: Any, path: list[str]) -> object:
 
 
 def _plain(value: object) -> object:
+    """Arrays as lists, and Samples as a dictionary: msgspec would trust that they are valid."""
+    if isinstance(value, Samples):
+        return msgspec.structs.asdict(value)
     return value.tolist() if hasattr(value, "tolist") else value

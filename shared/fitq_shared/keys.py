@@ -22,7 +22,7 @@ class SubmissionKeys(NamedTuple):
 
     @property
     def committed(self) -> str:
-        """Set of the chunk numbers whose results are stored."""
+        """Hash: number of a chunk whose results are stored -> the attempt that stored them."""
         return f"{self._base}:committed"
 
     @property
@@ -31,14 +31,19 @@ class SubmissionKeys(NamedTuple):
         return f"{self._base}:enqueued"
 
     @property
+    def index(self) -> str:  # type: ignore[override]  # a tuple has a method of this name, which nobody needs here
+        """Hash: chunk number -> first and last place in the input, jobs, digest, digest of shared sample sets."""
+        return f"{self._base}:index"
+
+    @property
+    def sets(self) -> str:
+        """Set: digests of the sample sets that chunks share."""
+        return f"{self._base}:sets"
+
+    @property
     def attempts(self) -> str:
         """Hash: chunk number -> how often a worker has started it."""
         return f"{self._base}:attempts"
-
-    @property
-    def index(self) -> str:  # type: ignore[override]  # hides that of a tuple, which has no meaning here
-        """Hash: chunk number -> smallest and largest job index, number of jobs, digest of the frames."""
-        return f"{self._base}:index"
 
     @property
     def log(self) -> str:
@@ -49,9 +54,13 @@ class SubmissionKeys(NamedTuple):
         """Job frame of a chunk."""
         return f"{self._base}:jobs:{chunk}"
 
-    def sets(self, chunk: int) -> str:
-        """Frame of the sample sets that jobs of a chunk share."""
-        return f"{self._base}:sets:{chunk}"
+    def shared_sets(self, digest: str) -> str:
+        """Frame of sample sets that chunks share."""
+        return f"{self._base}:sets:{digest}"
+
+    def ids(self, bucket: int | str) -> str:
+        """String: entries of the index from ids to chunks."""
+        return f"{self._base}:ids:{bucket}"
 
     def results(self, chunk: int) -> str:
         """Result frame of a chunk."""
@@ -73,6 +82,11 @@ class SubmissionKeys(NamedTuple):
 def submissions(namespace: str) -> str:
     """Sorted set: submission id -> Unix time of its creation."""
     return f"{namespace}:submissions"
+
+
+def named(namespace: str, name: str) -> str:
+    """String: id of the submission that was made under a name."""
+    return f"{namespace}:named:{name}"
 
 
 def active(namespace: str) -> str:

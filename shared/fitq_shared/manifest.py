@@ -17,6 +17,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     #: `open` while jobs may still be added, `closed` when all of them are in.
     state: Literal["open", "closed"]
     created_at: float
+    #: The name under which it can be found and repeated, if it has one.
+    key: str = ""
+    #: Where result and trace frames are kept as files; empty where they are in Redis.
+    results_url: str = ""
     started_at: float | None = None
     finished_at: float | None = None
     jobs: int = 0

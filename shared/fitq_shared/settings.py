@@ -18,6 +18,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     #: Redis that holds the queue, the manifests and the results. FITQ_REDIS_URL
     redis_url: str = "redis://127.0.0.1:6379/0"
+    #: Where results and traces of new submissions are kept as files, `file:///folder` or `s3://bucket/prefix`; empty
+    #: keeps them in Redis. FITQ_RESULTS_URL
+    results_url: str = ""
     #: First part of every key, so that several fitq can share one Redis. FITQ_NAMESPACE
     namespace: str = "fitq"
     #: How long a submission is kept after its last change, in seconds (14 days); 0 keeps it for ever. FITQ_TTL_SECONDS

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import cast
 
 from fitq_shared.keys import waiting
-from fitq_shared.store import Store, translated_errors
+from fitq_shared.server import translated_errors
+from fitq_shared.store import Store
 
 #: Chunks that are fitted together. The client offers those of which so many are no more than one full chunk.
 MAX_TOGETHER = 32

@@ -60,6 +60,7 @@ def _finish(store: Store, submission: str, *chunks: int) -> None:
             jobs=len(jobs),
             seconds=0.1,
             statuses={status: statuses.count(status) for status in set(statuses)},
+            attempt=claim.attempt,
         )
         store.commit(submission, chunk, commit)
 

@@ -21,7 +21,6 @@ from fitq_shared.errors import (
     FileError,
     InputError,
     JobError,
-    ServerFull,
     ServerUnreachable,
     SubmissionNotFound,
     SubmissionTimeout,
@@ -129,22 +128,6 @@ def test_nothing_to_submit_is_an_error(client: Client) -> None:
         client.submit([])
     with pytest.raises(FileError, match="No such file"):
         client.submit("none.jsonl")
-
-
-def test_a_server_that_fills_up_is_named_and_nothing_stays(client: Client, store: Store) -> None:
-    """maxmemory is reached in the middle of a submission."""
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        yield from readers.generated([1.0], 2 * 8192)
-        store.redis.config_set("maxmemory", 1)
-        yield from readers.generated([1.0], 8192)
-
-    try:
-        with pytest.raises(ServerFull, match=r"is full .*fitq delete"):
-            client.submit(batches())
-    finally:
-        store.redis.config_set("maxmemory", 0)
-    assert client.submissions() == []
 
 
 def test_nobody_at_the_url_is_said_with_the_password_masked(tmp_path: Path) -> None:

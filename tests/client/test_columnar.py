@@ -75,6 +75,7 @@ DEFAULTS: list[dict[str, object]] = [
     {"optimizer": "adagrad", "trace": "none", "seed": 3, "init": [0.0, 0.0, 0.0]},
     {"loss": "l1"},
     {"samples": {"count": 3}},
+    {"id": "the same"},
 ]
 ROWS = 4
 
@@ -92,12 +93,16 @@ def tables(draw: st.DrawFn) -> pa.RecordBatch:
     for number, row in enumerate(rows):
         row |= {"id": row["id"].format(number)} if row.get("id") else {}
     if draw(st.booleans()):
-        name = draw(st.sampled_from(sorted({name for row in rows for name in row})))
+        name = draw(st.sampled_from(_names(rows)))
         draw(st.sampled_from(rows))[name] = draw(st.sampled_from(ALL[name][2] or [None]))
-    found = {name: draw(st.sampled_from(ALL[name][0])) for name in {name for row in rows for name in row}}
+    found = {name: draw(st.sampled_from(ALL[name][0])) for name in _names(rows)}
     if draw(st.integers(0, 9)) == 0:
         found |= {name: kind for name, kind in ODD.items() if name in found}
     return pa.RecordBatch.from_pydict({name: _column(kind, [row.get(name) for row in rows]) for name, kind in found.items()})
+
+
+def _names(rows: list[dict[str, Any]]) -> list[str]:
+    return sorted({name for row in rows for name in row})
 
 
 def _column(kind: pa.DataType, values: list[object]) -> pa.Array:

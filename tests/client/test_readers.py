@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,121 @@ def test_a_bad_parquet_is_named_with_its_row(tmp_path: Path, table: dict[str, An
         rows(readers.from_file(tmp_path / "jobs.parquet"))
 
 
+def test_parquet_of_any_row_groups_comes_in_bounded_batches(tmp_path: Path) -> None:
+    """A row group of large jobs is not read at once, one of small jobs makes large batches; the numbers go on."""
+    large, small = [0.0] * 50_000, [1.0]
+    schema = pa.schema([("x", pa.list_(pa.float64())), ("y", pa.list_(pa.float64()))])
+    with parquet.ParquetWriter(tmp_path / "jobs.parquet", schema) as writer:
+        for samples, count in ((large, 50), (small, 1000)):
+            writer.write_table(pa.table({"x": [samples] * count, "y": [samples] * count}, schema))
+    batches = list(readers.from_file(tmp_path / "jobs.parquet"))
+    assert [batch.num_rows for batch in batches] == [20, 20, 10, 1000]
+    assert batches[-1]["index"].to_pylist() == list(range(50, 1050))
+
+
+def arrow_file(path: Path, table: pa.Table, *, stream: bool = False) -> Path:
+    make = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with make(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    return path
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_arrow_files_and_streams_are_read(tmp_path: Path, stream: bool) -> None:
+    """One job a row, null is not given, over all batches of the file."""
+    table = pa.table({"x": [[1.0]] * 5, "y": [[1.0]] * 5, "degree": [0, 1, None, 0, 1], "id": ["a", None, "c", "d", "e"]})
+    path = arrow_file(tmp_path / "jobs.arrow", table, stream=stream)
+    found = [(row["index"], row["id"], row["degree"]) for row in rows(readers.from_file(path, defaults={"degree": 3}))]
+    assert found == [(0, "a", 0), (1, "1", 1), (2, "c", 3), (3, "d", 0), (4, "e", 1)]
+
+
+def test_a_column_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    """Nobody can know which one is meant."""
+    table = pa.table([[[1.0]], [[1.0]], [[2.0]]], names=["x", "y", "x"])
+    with pytest.raises(InputError, match=r"jobs.arrow: x: more than one column of that name"):
+        rows(readers.from_file(arrow_file(tmp_path / "jobs.arrow", table)))
+
+
+def test_a_bad_row_of_an_arrow_file_is_counted_over_its_batches(tmp_path: Path) -> None:
+    """Rows count from 1."""
+    table = pa.table({"x": [[1.0]] * 4, "y": [[1.0]] * 4, "degree": [0, 1, 2, 31]})
+    with pytest.raises(JobError, match=r"jobs.feather:row 4: degree = 31: expected `int` <= 30"):
+        rows(readers.from_file(arrow_file(tmp_path / "jobs.feather", table)))
+
+
+def test_an_arrow_file_that_lies_about_its_lists_is_no_file(tmp_path: Path) -> None:
+    """Offsets that point outside of the values are found before anything is read through them."""
+    broken = pa.Array.from_buffers(
+        pa.list_(pa.float64()), 2, [None, pa.py_buffer(np.array([0, 10**6, 1], np.int32))], children=[pa.array([1.0])]
+    )
+    path = arrow_file(tmp_path / "jobs.arrow", pa.table({"x": broken, "y": broken}))
+    with pytest.raises(FileError, match="is no Arrow IPC file that can be read"):
+        rows(readers.from_file(path))
+
+
+def test_npz_arrays_have_a_row_for_each_job_or_none_for_all(tmp_path: Path) -> None:
+    """x of shape (samples,) and degree of shape () are those of all jobs; numbers of any width and order."""
+    y = np.arange(6, dtype=np.float32).reshape(3, 2)
+    arrays: dict[str, Any] = {
+        "x": np.array([1, 2]),
+        "degree": np.array(1),
+        "id": np.array(["a", "b", "c"]),
+        "steps": np.array([3, 4, 5]),
+    }
+    np.savez(tmp_path / "jobs.npz", y=y, weights=np.asfortranarray(y + 1), lr=np.array([1.0, 2.0, 3.0], ">f8"), **arrays)
+    found = rows(readers.from_file(tmp_path / "jobs.npz", defaults={"degree": 9, "seed": 4}))
+    assert [row["x"] for row in found] == [[1.0, 2.0]] * 3
+    assert [row["y"] for row in found] == y.tolist()
+    assert [row["weights"] for row in found] == (y + 1).tolist()
+    assert [(row["id"], row["degree"], row["steps"], row["lr"], row["seed"]) for row in found] == [
+        ("a", 1, 3, 1.0, 4),
+        ("b", 1, 4, 2.0, 4),
+        ("c", 1, 5, 3.0, 4),
+    ]
+
+
+def test_npz_without_an_axis_of_jobs_is_one_job(tmp_path: Path) -> None:
+    """Compressed or not."""
+    np.savez_compressed(tmp_path / "jobs.npz", polynomial=[1.0, 2.0], init="exact")
+    (row,) = rows(readers.from_file(tmp_path / "jobs.npz"))
+    assert (row["polynomial"], row["init_exact"], row["count"]) == ([1.0, 2.0], True, 20)
+
+
+def test_npz_comes_in_bounded_batches(tmp_path: Path) -> None:
+    """Arrays are read on from where the batch before ended, those in Fortran's order too."""
+    x = np.arange(30 * 70_000, dtype=np.float64).reshape(30, -1)
+    np.savez(tmp_path / "jobs.npz", x=x, y=np.asfortranarray(x), degree=np.arange(30))
+    batches = list(readers.from_file(tmp_path / "jobs.npz"))
+    assert [batch.num_rows for batch in batches] == [14, 14, 2]
+    assert pa.Table.from_batches(batches)["degree"].to_pylist() == list(range(30))
+    for name in ("x", "y"):
+        assert (np.concatenate([batch[name].flatten().to_numpy() for batch in batches]) == x.ravel()).all()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"y": np.zeros((3, 2)), "x": np.zeros((2, 2))}, r"must agree in the number of jobs.*found y 3, x 2"),
+        ({"y": np.zeros((3, 2, 1)), "x": np.zeros(2)}, r"is no NPZ file that can be read: y has shape \(3, 2, 1\)"),
+        ({"y": np.zeros((1, 2)), "x": np.zeros(2), "degree": np.zeros((1, 1), int)}, r"degree has shape \(1, 1\)"),
+        ({"y": np.array([[None]]), "x": np.zeros(1)}, r"y .* holds object"),
+        ({"y": np.zeros((1, 1), complex), "x": np.zeros(1)}, r"is no NPZ file that can be read"),
+        ({"y": np.zeros((2, 2)), "x": np.zeros(3)}, r"jobs.npz:row 1: y = \[0.0, 0.0\]: .*same length"),
+        ({"y": np.zeros((2, 1)), "x": np.zeros(1), "degree": np.array([0, 31])}, r"jobs.npz:row 2: degree = 31"),
+        ({"y": np.zeros((2, 1)), "x": np.zeros(1), "degree": np.array(2.5)}, r"row 1: degree = 2.5: expected `int`"),
+        ({"y": np.zeros((2, 1)), "x": np.zeros(1), "degre": np.array(1)}, r"degre: no such field"),
+        ({"y": np.zeros((0, 2)), "x": np.zeros(2)}, r"is empty"),
+        ({}, r"is empty"),
+    ],
+)
+def test_a_bad_npz_is_named_with_what_is_wrong(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+    """Shapes that do not go together, and values that are no job's."""
+    np.savez(tmp_path / "jobs.npz", allow_pickle=True, **arrays)
+    with pytest.raises(InputError, match=message) as caught:
+        rows(readers.from_file(tmp_path / "jobs.npz"))
+    assert "jobs.npz" in str(caught.value)
+
+
 def test_generated_jobs_are_those_of_single_fitjobs() -> None:
     """The vectorised recipe gives the very rows that jobs written out one by one would give."""
     count, seed = BATCH_JOBS + 3, 40
@@ -205,6 +321,14 @@ def test_a_recipe_that_breaks_a_rule_is_refused(arguments: dict[str, Any]) -> No
         (lambda folder: lines(folder / "empty.jsonl"), "is empty: no job in it"),
         (lambda folder: lines(folder / "blank.jsonl", "", ""), "is empty: no job in it"),
         (lambda folder: lines(folder / "text.parquet", "text"), "is no Parquet file"),
+        (lambda folder: folder / "none.arrow", "No such file"),
+        (lambda folder: lines(folder / "text.arrow", "text"), "is no Arrow IPC file"),
+        (lambda folder: lines(folder / "empty.arrow"), "is no Arrow IPC file"),
+        (lambda folder: arrow_file(folder / "jobs.feather", pa.table({"x": pa.array([], pa.null())})), "is empty"),
+        (lambda folder: folder / "none.npz", "No such file"),
+        (lambda folder: lines(folder / "text.npz", "text"), "is no NPZ file"),
+        (lambda folder: lines(folder / "empty.npz"), "is no NPZ file"),
+        (lambda folder: cut(folder / "cut.npz"), "is no NPZ file"),
         (lambda folder: lines(folder / "jobs.xlsx", "text"), r"unknown format '.xlsx'; known are .jsonl"),
     ],
 )
@@ -215,6 +339,13 @@ def test_a_file_that_is_none_is_a_file_error(tmp_path: Path, make: Callable[[Pat
     with pytest.raises(FileError, match=message) as caught:
         rows(readers.from_file(path, columns))
     assert path.name in str(caught.value)
+
+
+def cut(path: Path) -> Path:
+    """An archive whose member is no array."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY")
+    return path
 
 
 def test_columns_belong_to_csv_and_csv_needs_them(tmp_path: Path) -> None:
@@ -233,6 +364,7 @@ def test_every_reader_keeps_the_schema(tmp_path: Path) -> None:
         readers.from_file(jsonl),
         readers.from_file(csv, COLUMNS),
         readers.from_file(tmp_path / "jobs.parquet"),
+        readers.from_file(arrow_file(tmp_path / "jobs.arrow", pa.table({"x": [[1.0]] * 3, "y": [[1.0]] * 3}))),
         readers.generated([1.0], BATCH_JOBS + 1),
     ]
     for batches in map(list, every):

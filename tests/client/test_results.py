@@ -23,8 +23,10 @@ from fitq.writers import FORMATS, writing
 from fitq_shared import broker, frames
 from fitq_shared.errors import InputError, JobNotFinished, JobNotFound, SubmissionNotFound
 from fitq_shared.jobs import FitJob
+from fitq_shared.payload import payload_of
+from fitq_shared.rows import Rows
 from fitq_shared.settings import Settings
-from fitq_shared.store import Payload, Store
+from fitq_shared.store import Store
 
 #: Jobs of two degrees in turn, so of two chunks: 0 has degree 0 and the even rows, 1 has the odd ones.
 JOBS: list[dict[str, Any]] = [{"id": f"job-{number}", "polynomial": [1, 2], "degree": number % 2} for number in range(9)]
@@ -280,5 +282,4 @@ def fill(store: Store, rows_of: list[list[int]], close: bool = True) -> None:
 def add(store: Store, chunk: int, rows: list[int]) -> None:
     jobs = frames.jobs_batch([FitJob(id=str(row), polynomial=[1.0]) for row in rows])
     jobs = jobs.set_column(0, frames.JOB_SCHEMA.field("index"), pa.array(rows, pa.int64()))
-    payload = Payload(chunk, frames.encode(jobs), len(rows), rows[0], rows[-1], None)
-    store.add_chunk("sub", payload, broker.INTERACTIVE_LANE)
+    store.add_chunk("sub", payload_of(chunk, Rows(jobs)), broker.INTERACTIVE_LANE)

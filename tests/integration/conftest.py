@@ -12,11 +12,13 @@ import pyarrow as pa
 import pytest
 
 from fitq_shared.broker import client_app, lane_of, publish
-from fitq_shared.frames import RESULT_SCHEMA, decode, encode, jobs_batch
+from fitq_shared.frames import RESULT_SCHEMA, decode, jobs_batch
 from fitq_shared.jobs import FitJob
 from fitq_shared.keys import SubmissionKeys
+from fitq_shared.payload import payload_of
+from fitq_shared.rows import Rows
 from fitq_shared.settings import Settings
-from fitq_shared.store import Payload, Store
+from fitq_shared.store import Store
 
 if TYPE_CHECKING:
     from tests.conftest import Server, Worker
@@ -44,9 +46,7 @@ class Fleet(NamedTuple):
         """The same without the messages."""
         self.store.open(name, "test")
         for chunk in range(chunks):
-            frame = encode(jobs_of(chunk, **fields))
-            first = chunk * JOBS_PER_CHUNK
-            payload = Payload(chunk, frame, JOBS_PER_CHUNK, first, first + JOBS_PER_CHUNK - 1, None)
+            payload = payload_of(chunk, Rows(jobs_of(chunk, **fields)))
             self.store.add_chunk(name, payload, lane_of(name, chunks * JOBS_PER_CHUNK))
         self.store.close(name)
 

@@ -13,10 +13,12 @@ import pyarrow as pa
 from fitq import Client
 from fitq.readers import from_jobs, generated
 from fitq_shared.broker import LANES, client_app, lane_of, publish
-from fitq_shared.frames import SETS_SCHEMA, Status, decode, encode
+from fitq_shared.frames import SETS_SCHEMA, Status, decode
 from fitq_shared.keys import SubmissionKeys, broker_prefix
+from fitq_shared.payload import payload_of
+from fitq_shared.rows import Rows
 from fitq_shared.settings import Settings
-from fitq_shared.store import Payload, Store
+from fitq_shared.store import Store
 from fitq_worker.engine import fit
 
 if TYPE_CHECKING:
@@ -98,7 +100,7 @@ def test_a_chunk_that_the_engine_refuses_ends_as_errors(fleet: Fleet, jobs_of: C
     place = jobs.schema.get_field_index("optimizer")
     refused = jobs.set_column(place, jobs.schema.field("optimizer"), pa.array(["unheard-of"] * JOBS_PER_CHUNK))
     fleet.store.open("refused", "test")
-    fleet.store.add_chunk("refused", Payload(0, encode(refused), JOBS_PER_CHUNK, 0, JOBS_PER_CHUNK - 1, None), LANES[0])
+    fleet.store.add_chunk("refused", payload_of(0, Rows(refused)), LANES[0])
     fleet.store.close("refused")
     app = client_app(fleet.store.settings)
     publish(app, LANES[0], "refused", [0])
@@ -198,8 +200,10 @@ def test_jobs_that_share_a_sample_set_send_it_once(fleet: Fleet) -> None:
     jobs = [{**points, "lr": 0.01 * (number + 1)} for number in range(6)]
     submission = Client(fleet.store.settings).submit(jobs)
     fleet.wait_until_finished(submission.id)
-    sets = fleet.store.redis.get(SubmissionKeys(fleet.store.settings.namespace, submission.id).sets(0))
-    assert decode(cast(bytes, sets), SETS_SCHEMA).to_pylist() == [{"x": points["x"], "y": points["y"], "weights": None}]
+    names = SubmissionKeys(fleet.store.settings.namespace, submission.id)
+    (digest,) = cast("set[bytes]", fleet.store.redis.smembers(names.sets))
+    sets = cast(bytes, fleet.store.redis.get(names.shared_sets(digest.decode())))
+    assert decode(sets, SETS_SCHEMA).to_pylist() == [{"x": points["x"], "y": points["y"], "weights": None}]
     (results,) = fleet.results(submission.id)
     (frame,) = from_jobs(jobs)
     assert results.drop_columns("chunk") == fit(frame).results.drop_columns("chunk")

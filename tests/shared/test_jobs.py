@@ -35,9 +35,16 @@ def test_fields_that_a_line_does_not_give_come_from_the_defaults() -> None:
 
 
 def test_arrays_are_taken_as_lists() -> None:
-    """Scripts hold their samples in numpy."""
-    job = FitJob(x=np.array([0.0, 1.0]), y=np.array([1.0, 2.0]), degree=1).checked()  # type: ignore[arg-type]
-    assert (job.x, job.y) == ([0.0, 1.0], [1.0, 2.0])
+    """Scripts hold their samples in numpy, and give them in a FitJob or in a dictionary."""
+    arrays: dict[str, Any] = {"x": np.array([0.0, 1.0]), "y": np.array([1.0, 2.0])}
+    for job in (FitJob(**arrays, degree=1).checked(), job_from_mapping({**arrays, "degree": 1})):
+        assert (job.x, job.y) == ([0.0, 1.0], [1.0, 2.0])
+
+
+def test_samples_made_in_python_are_checked_too() -> None:
+    """Constructing them checks nothing, as with jobs."""
+    with pytest.raises(JobError, match=r"samples.count = 0: expected `int` >= 1"):
+        FitJob(polynomial=[1.0], samples=Samples(count=0)).checked()
 
 
 @pytest.mark.parametrize(

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from typing import cast
 
 import msgspec
 import pytest
 import redis
 
+from fitq_shared import reader
 from fitq_shared import store as store_module
 from fitq_shared.errors import ServerFull, ServerUnreachable, SubmissionNotFound
 from fitq_shared.keys import SubmissionKeys
+from fitq_shared.payload import Payload
 from fitq_shared.settings import Settings
-from fitq_shared.store import Commit, Enqueued, Payload, Store
+from fitq_shared.store import Claim, Commit, Enqueued, Store
 
 LANE = "fitq.interactive"
-COMMIT = Commit(results=b"results", traces=b"traces", jobs=3, seconds=0.5, statuses={"converged": 2, "diverged": 1})
-
-
-def payload(chunk: int, sets_frame: bytes | None = None) -> Payload:
-    """A chunk of three jobs."""
-    return Payload(chunk, b"frame %d" % chunk, 3, 3 * chunk, 3 * chunk + 2, sets_frame)
+COMMIT = Commit(
+    results=b"results", traces=b"traces", jobs=3, seconds=0.5, statuses={"converged": 2, "diverged": 1}, attempt=1
+)
 
 
 @pytest.fixture
@@ -30,7 +28,7 @@ def submission(store: Store) -> str:
     """An open submission of two chunks with three jobs each."""
     store.open("sub", "jobs.jsonl")
     for chunk in (0, 1):
-        store.add_chunk("sub", payload(chunk), LANE)
+        store.add_chunk("sub", Payload(chunk, b"frame %d" % chunk, 3, 0, 2), LANE)
     return "sub"
 
 
@@ -43,7 +41,7 @@ def test_an_open_submission_counts_the_jobs_and_chunks_added(store: Store, submi
 
 def test_adding_a_chunk_twice_counts_it_once(store: Store, submission: str) -> None:
     """A command that the Redis client repeats because its answer was lost changes nothing."""
-    store.add_chunk(submission, payload(1), LANE)
+    store.add_chunk(submission, Payload(1, b"frame 1", 3, 0, 2), LANE)
     assert (store.manifest(submission).jobs, store.manifest(submission).chunks) == (6, 2)
 
 
@@ -51,38 +49,22 @@ def test_a_chunk_cannot_be_added_to_a_deleted_submission(store: Store, submissio
     """A submission deleted while it is being filled does not come back as half a manifest."""
     store.delete(submission)
     with pytest.raises(SubmissionNotFound, match="'sub'"):
-        store.add_chunk(submission, payload(2), LANE)
+        store.add_chunk(submission, Payload(2, b"frame 2", 3, 0, 2), LANE)
     assert store.manifests() == []
 
 
 def test_a_claim_hands_out_the_job_frame_and_counts_attempts(store: Store, submission: str) -> None:
     """A worker gets back the chunk that it holds already, as a further attempt."""
-    assert store.claim(submission, 1, "a") == (b"frame 1", 1, None)
-    assert store.claim(submission, 1, "a") == (b"frame 1", 2, None)
+    assert store.claim(submission, 1, "a") == Claim(b"frame 1", 1)
+    assert store.claim(submission, 1, "a") == Claim(b"frame 1", 2)
     assert store.manifest(submission).started_at is not None
-
-
-def test_a_claim_hands_out_the_sample_sets_that_jobs_share(store: Store, submission: str) -> None:
-    """And a deleted submission leaves none behind."""
-    store.add_chunk(submission, payload(2, b"sets"), LANE)
-    assert store.claim(submission, 2, "a") == (b"frame 2", 1, b"sets")
-    store.delete(submission)
-    assert list(store.redis.scan_iter(f"{store.settings.namespace}:*")) == []
-
-
-def test_the_index_says_which_jobs_a_chunk_has_and_of_what_content(store: Store, submission: str) -> None:
-    """Other sample sets are other content."""
-    store.add_chunk(submission, payload(2, b"sets"), LANE)
-    index = cast("dict[bytes, bytes]", store.redis.hgetall(SubmissionKeys(store.settings.namespace, submission).index))
-    assert [index[b"%d" % chunk].split()[:3] for chunk in (1, 2)] == [[b"3", b"5", b"3"], [b"6", b"8", b"3"]]
-    assert payload(2).digest != payload(2, b"sets").digest == index[b"2"].split()[3].decode()
 
 
 def test_a_claimed_chunk_is_refused_to_other_workers(store: Store, submission: str) -> None:
     """Only one worker fits a chunk at a time, and a refusal is no attempt."""
     store.claim(submission, 0, "a")
     assert store.claim(submission, 0, "b") is None
-    assert store.claim(submission, 0, "a") == (b"frame 0", 2, None)
+    assert store.claim(submission, 0, "a") == Claim(b"frame 0", 2)
 
 
 def test_the_chunk_of_a_worker_that_stopped_renewing_can_be_claimed(store: Store, submission: str) -> None:
@@ -91,7 +73,7 @@ def test_the_chunk_of_a_worker_that_stopped_renewing_can_be_claimed(store: Store
     store.claim(submission, 0, "a")
     assert 0 < store.redis.ttl(lease) <= store.settings.lease_seconds
     store.redis.delete(lease)  # as its expiry does
-    assert store.claim(submission, 0, "b") == (b"frame 0", 2, None)
+    assert store.claim(submission, 0, "b") == Claim(b"frame 0", 2)
     assert not store.renew(submission, 0, "a")
 
 
@@ -169,20 +151,20 @@ def test_every_key_of_a_submission_expires(settings: Settings) -> None:
     store = Store(msgspec.structs.replace(settings, ttl_seconds=1000))
     store.open("sub", "")
     for chunk in (0, 1):
-        store.add_chunk("sub", payload(chunk), LANE)
+        store.add_chunk("sub", Payload(chunk, b"frame", 3, 0, 2), LANE)
     store.commit("sub", 0, COMMIT)
     found = list(store.redis.scan_iter(f"{settings.namespace}:{{sub}}:*"))
-    assert len(found) >= 8
+    assert len(found) >= 7
     assert all(0 < store.redis.ttl(key) <= 1000 for key in found)
 
 
 def test_commits_are_listed_in_their_order_across_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The log is read page by page without loss or repetition."""
-    monkeypatch.setattr(store_module, "_LOG_PAGE", 2)
+    monkeypatch.setattr(reader, "_LOG_PAGE", 2)
     store.open("sub", "")
     order = [3, 0, 4, 1, 2]
     for chunk in order:
-        store.add_chunk("sub", payload(chunk), LANE)
+        store.add_chunk("sub", Payload(chunk, b"frame", 3, 0, 2), LANE)
         store.commit("sub", chunk, COMMIT)
     assert list(store.committed_chunks("sub")) == order
 
@@ -230,7 +212,7 @@ def test_finished_submissions_are_not_active(store: Store, submission: str) -> N
 def test_a_full_server_is_reported_as_such_and_nothing_is_stored(full_server: Store) -> None:
     """The message says what to do."""
     with pytest.raises(ServerFull, match="delete finished submissions"):
-        full_server.add_chunk("sub", payload(0), LANE)
+        full_server.add_chunk("sub", Payload(0, b"frame", 3, 0, 2), LANE)
     assert full_server.manifest("sub").chunks == 0
 
 

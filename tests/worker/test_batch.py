@@ -9,10 +9,11 @@ import pyarrow as pa
 import pytest
 
 from fitq.sample_sets import shared
-from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status, decode, encode, jobs_batch, shape_name
+from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status, decode, jobs_batch, shape_name
 from fitq_shared.jobs import FitJob
+from fitq_shared.payload import payload_of
 from fitq_shared.rows import Rows
-from fitq_shared.store import Commit, Payload, Store
+from fitq_shared.store import Commit, Store
 from fitq_shared.waiting import offer, take_others
 from fitq_worker.batch import Chunk, claimed, companions, fit_together
 from fitq_worker.engine import fit
@@ -47,7 +48,7 @@ def offered(store: Store) -> list[str]:
     names = ["first", "second", "third"]
     for name in names:
         store.open(name, "")
-        store.add_chunk(name, Payload(0, encode(jobs_of(GENERATED)), 1, 0, 0, None), LANE)
+        store.add_chunk(name, payload_of(0, Rows(jobs_of(GENERATED))), LANE)
         offer(store, shape_name(jobs_of(GENERATED)), name, 0)
     return names
 
@@ -94,7 +95,7 @@ def test_a_chunk_that_the_engine_refuses_takes_no_other_with_it() -> None:
 
 def test_waiting_chunks_of_the_same_shape_are_claimed_along(store: Store, offered: list[str]) -> None:
     """Each with a lease of its own; those that cannot be claimed are left out."""
-    store.commit("third", 0, Commit(b"results", b"", 1, 0.1, {"converged": 1}))
+    store.commit("third", 0, Commit(b"results", b"", 1, 0.1, {"converged": 1}, 1))
     first = claimed(store, "me", "first", 0)
     assert first is not None
     assert [(chunk.submission, chunk.attempt) for chunk in companions(store, "me", first)] == [("second", 1)]

@@ -9,12 +9,13 @@ from celery import Celery
 
 from fitq_shared.broker import BULK_LANES, INTERACTIVE_LANE, client_app, publish
 from fitq_shared.keys import SubmissionKeys
+from fitq_shared.payload import Payload
 from fitq_shared.settings import Settings
-from fitq_shared.store import Commit, Payload, Store
+from fitq_shared.store import Commit, Store
 from fitq_worker.reconcile import reconcile
 
 LANE = BULK_LANES[3]
-COMMIT = Commit(results=b"results", traces=b"", jobs=1, seconds=0.5, statuses={"converged": 1})
+COMMIT = Commit(results=b"results", traces=b"", jobs=1, seconds=0.5, statuses={"converged": 1}, attempt=1)
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def stranded(store: Store) -> str:
     """A submission of two chunks whose messages were sent long ago and are in no queue."""
     store.open("sub", "")
     for chunk in (0, 1):
-        store.add_chunk("sub", Payload(chunk, b"frame", 1, chunk, chunk, None), LANE)
+        store.add_chunk("sub", Payload(chunk, b"frame", 1, chunk, chunk), LANE)
         store.redis.hset(SubmissionKeys(store.settings.namespace, "sub").enqueued, str(chunk), f"{LANE} 1.0")
     return "sub"
 

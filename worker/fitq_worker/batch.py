@@ -130,4 +130,4 @@ def _commit(chunk: Chunk, results: pa.RecordBatch, traces: pa.RecordBatch, secon
     trace_frame = encode(traces) if len(traces) else b""
     found = sorted(results["status"].value_counts().to_pylist(), key=lambda entry: -entry["counts"])
     statuses = {entry["values"]: entry["counts"] for entry in found}
-    return Commit(encode(results), trace_frame, len(results), seconds, statuses)
+    return Commit(encode(results), trace_frame, len(results), seconds, statuses, chunk.attempt)

@@ -140,7 +140,9 @@ def jobs_from(options: dict[str, Any]) -> tuple[Iterator[pa.RecordBatch], str]:
 def _check_usage(options: dict[str, Any]) -> None:
     given = {name for name, value in options.items() if value is not None}
     if ("input" in given) == ("polynomial" in given):
-        raise click.UsageError("give INPUT (a .jsonl, .csv or .parquet file, or - for JSONL on stdin) or --polynomial")
+        raise click.UsageError(
+            "give INPUT (a .jsonl, .csv, .parquet, .arrow or .npz file, or - for JSONL on stdin) or --polynomial"
+        )
     other = _CSV_OPTIONS if "polynomial" in given else (*_SAMPLES_OPTIONS, "count", "seed")
     for name in other:
         if name in given:

@@ -11,19 +11,25 @@ from fitq.cli import options
 
 @click.command(short_help="Hand jobs to the fleet and print the submission's id.")
 @options.input_options
+@click.option("--key", default="", metavar="NAME", help="Name of the submission: the same jobs again are the same one.")
+@click.option("--resume", default="", metavar="ID", help="Complete a submission whose upload was broken off.")
 @options.client_options
 @options.json_option
-def command(url: str | None, as_json: bool, **inputs: Any) -> None:
+def command(key: str, resume: str, url: str | None, as_json: bool, **inputs: Any) -> None:
     """Hand jobs to the fleet and print the submission's id.
 
     INPUT is a .jsonl file with one job a line (- reads them from standard input), a long .csv with --group, --x and
-    --y, or a .parquet file with one job a row. Instead, --polynomial generates sample sets. Either all jobs are
-    submitted or, after an error, none.
+    --y, a .parquet, .arrow or .feather file with one job a row, or a .npz archive of arrays with one job a row; columns
+    and arrays are named like the fields of a job. Instead, --polynomial generates sample sets. After a bad job nothing
+    is submitted. After a failure of the server the submission stays open, and --resume uploads what is missing.
 
     The id is printed on standard output as soon as there is one; everything else goes to standard error.
     """
     jobs, source = options.jobs_from(inputs)
-    submission = options.client(url).submit(jobs, source, on_open=None if as_json else click.echo)
+    if key and resume:
+        raise click.UsageError("give --key or --resume, not both")
+    told = None if as_json else click.echo
+    submission = options.client(url).submit(jobs, source, on_open=told, key=key, resume=resume)
     manifest = submission.status()
     if as_json:
         from fitq.cli.output import document_of, print_json

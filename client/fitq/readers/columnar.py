@@ -6,8 +6,8 @@ text. So columns need to be right only about the jobs they let pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, starmap
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fitq.readers.batches import BATCH_SAMPLES, in_batches
+from fitq.readers.batches import BATCH_JOBS, BATCH_SAMPLES, in_batches
 from fitq.readers.completed import completed
 from fitq.readers.unique import unique
 from fitq_shared.errors import InputError, JobError
@@ -37,22 +37,25 @@ def from_tables(
     Raises:
         JobError: the first row that is no job, or has an id that occurred before.
     """
-    tables = iter(tables)
-    for table in tables:
-        jobs = _jobs(chain([table], tables), place, defaults or {})
-        with_ids = "id" in table.schema.names or "id" in (defaults or {})
-        yield from unique(jobs, place) if with_ids else jobs
+    tables, defaults = iter(tables), defaults or {}
+    if (first := next(tables, None)) is None:
+        return
+    jobs = _jobs(chain([first], tables), place, defaults)
+    # Where no row gives an id, ids are positions.
+    yield from unique(jobs, place) if "id" in first.schema.names or "id" in defaults else jobs
 
 
-def check_names(source: str, names: Iterable[str]) -> None:
-    """Return when every name is a field of FitJob.
+def check_names(source: str, names: Sequence[str]) -> None:
+    """Return when every name is a field of FitJob, and none occurs twice.
 
     Raises:
-        InputError: one is not.
+        InputError: otherwise.
     """
     known = FitJob.__struct_fields__
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"{source}: {', '.join(unknown)}: no such field; known are {', '.join(known)}")
+    if twice := [name for name in known if names.count(name) > 1]:
+        raise InputError(f"{source}: {', '.join(twice)}: more than one column of that name; rename or drop the others")
 
 
 def doubted(jobs: pa.RecordBatch, by_row: Callable[[int], FitJob]) -> Iterator[pa.RecordBatch]:
@@ -90,15 +93,15 @@ def _jobs(
 def _converted(
     rows: pa.RecordBatch, first: int, place: Callable[[int], str], defaults: Mapping[str, object]
 ) -> Iterator[pa.RecordBatch]:
-    def by_row(row: int) -> FitJob:
-        (fields,) = rows.slice(row, 1).to_pylist()
+    def job(row: int, fields: dict[str, Any]) -> FitJob:
         return job_from_mapping({**defaults, **given_fields(fields)}, place(first + row))
 
     try:
         jobs = completed(rows, first, defaults_from_mapping(defaults))
     except pa.ArrowException:
-        return in_batches(map(by_row, range(rows.num_rows)), first)
-    return doubted(jobs, by_row)
+        parts = (rows.slice(start, BATCH_JOBS).to_pylist() for start in range(0, rows.num_rows, BATCH_JOBS))
+        return in_batches(starmap(job, enumerate(chain.from_iterable(parts))), first)
+    return doubted(jobs, lambda row: job(row, rows.slice(row, 1).to_pylist()[0]))
 
 
 def _bounded(table: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

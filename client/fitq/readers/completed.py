@@ -31,8 +31,8 @@ def completed(rows: pa.RecordBatch, first: int, defaults: FitJob) -> pa.RecordBa
     Raises:
         ArrowException: a column or a default is of a type that has to be read row by row.
     """
-    if defaults.samples is not None or isinstance(defaults.init, list):
-        raise pa.ArrowNotImplementedError("nested defaults")
+    if defaults.id or defaults.samples is not None or isinstance(defaults.init, list):
+        raise pa.ArrowNotImplementedError("defaults that no option gives")
     columns = {name: _filled(rows, name, getattr(defaults, name)) for name in _PLAIN}
     for name, effective in _BY_OPTIMIZER.items():
         columns[name] = _filled_by_optimizer(columns[name], columns["optimizer"], effective)

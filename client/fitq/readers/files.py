@@ -32,11 +32,11 @@ def opened(path: str | Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def unreadable(path: str | Path, kind: str) -> Iterator[None]:
-    """Errors of Arrow and numpy while they read become a FileError: `path` is no `kind`."""
+def unreadable(path: str | Path, kind: str, *others: type[Exception]) -> Iterator[None]:
+    """What a library says while it reads, one of Arrow's errors or of `others`, becomes a FileError: no `kind`."""
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, *others) as error:
         raise FileError(f"{path} is no {kind} that can be read: {error}") from None
 
 

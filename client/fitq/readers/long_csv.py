@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from fitq.readers.columnar import from_tables
@@ -45,9 +46,9 @@ def from_csv(path: str | Path, columns: Columns, defaults: Mapping[str, object] 
     if table.num_rows == 0:
         raise empty(path, "a header line and one sample a row")
     groups = table[columns.group].combine_chunks().dictionary_encode()
-    names, codes = groups.dictionary.to_pylist(), groups.indices.to_numpy()
-    if "" in names:
-        place = f"{path}:{_line_of_row(path, int(np.argmax(codes == names.index(''))))}"
+    codes = groups.indices.to_numpy()
+    if (nameless := pc.index(groups.dictionary, "").as_py()) >= 0:
+        place = f"{path}:{_line_of_row(path, int(np.argmax(codes == nameless)))}"
         raise JobError("every row needs a group", field=columns.group, value="", place=place)
     order = np.argsort(codes, kind="stable")
     ends = np.cumsum(np.bincount(codes))

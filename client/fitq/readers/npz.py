@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +39,8 @@ def from_npz(path: str | Path, defaults: Mapping[str, object] | None = None) -> 
 
 
 def _batches(path: str | Path) -> Iterator[pa.RecordBatch]:
-    with opened(path) as file, unreadable(path, "NPZ file"), zipfile.ZipFile(file) as archive:
+    refusals = (zipfile.BadZipFile, zlib.error, EOFError, KeyError)
+    with opened(path) as file, unreadable(path, "NPZ file", *refusals), zipfile.ZipFile(file) as archive:
         check_names(str(path), [_field(member) for member in archive.namelist()])
         arrays = {_field(member): _Array(archive, member) for member in archive.namelist()}
         jobs = _number_of_jobs(path, arrays)

@@ -1,0 +1,89 @@
+"""Frames of results and traces as files, for those that shall outlive or outgrow the memory of Redis."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import pyarrow as pa
+from pyarrow import fs
+
+from fitq_shared.errors import ResultsUnreachable
+
+
+class FrameFiles:
+    """The files of one submission: `<url>/<submission>/<kind>-<chunk>-<attempt>.arrow`.
+
+    `url` is `file:///folder`, `s3://bucket/prefix` or what else Arrow knows. Which attempt counts is for Redis to say:
+    an attempt that was not the first to commit leaves files that nobody reads, and removes them.
+
+    Raises, from every method: ResultsUnreachable.
+    """
+
+    def __init__(self, url: str, submission: str) -> None:
+        self._url = url
+        with self._translated():
+            self._system, root = _opened(url)
+        self._folder = f"{root}/{submission}"
+
+    def write(self, kind: str, chunk: int, attempt: int, frame: bytes) -> None:
+        """Store a frame; it is there as a whole or not at all."""
+        path = self._path(kind, chunk, attempt)
+        # An object store shows an object once it is complete; elsewhere the name is what completes it.
+        unfinished = path if isinstance(self._system, fs.S3FileSystem) else f"{path}.{secrets.token_hex(4)}"
+        with self._translated():
+            self._system.create_dir(self._folder, recursive=True)
+            with self._system.open_output_stream(unfinished) as stream:
+                stream.write(frame)
+            if unfinished != path:
+                self._system.move(unfinished, path)
+
+    def read(self, kind: str, chunk: int, attempt: int) -> bytes | None:
+        """A stored frame, None where there is none."""
+        with self._translated():
+            try:
+                with self._system.open_input_file(self._path(kind, chunk, attempt)) as file:
+                    found: bytes = file.read()
+            except FileNotFoundError:
+                return None
+        return found
+
+    def remove(self, kind: str, chunk: int, attempt: int) -> None:
+        """Remove a stored frame, if it is there."""
+        with self._translated():
+            try:
+                self._system.delete_file(self._path(kind, chunk, attempt))
+            except FileNotFoundError:
+                return
+
+    def remove_all(self) -> None:
+        """Remove the submission's folder."""
+        with self._translated():
+            if self._system.get_file_info(self._folder).type != fs.FileType.NotFound:
+                self._system.delete_dir(self._folder)
+
+    def size(self) -> int:
+        """Bytes of all files."""
+        with self._translated():
+            found = self._system.get_file_info(fs.FileSelector(self._folder, allow_not_found=True))
+        return sum(info.size for info in found)
+
+    def _path(self, kind: str, chunk: int, attempt: int) -> str:
+        return f"{self._folder}/{kind}-{chunk}-{attempt}.arrow"
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            raise ResultsUnreachable(
+                f"results at {self._url} cannot be reached ({error}): check FITQ_RESULTS_URL, its credentials and space"
+            ) from None
+
+
+@cache
+def _opened(url: str) -> tuple[fs.FileSystem, str]:
+    system, root = fs.FileSystem.from_uri(url)
+    return system, root.rstrip("/")
