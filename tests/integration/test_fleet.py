@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -77,6 +78,22 @@ def test_a_chunk_whose_fitting_process_is_killed_runs_again(fleet: Fleet, jobs_o
     fleet.wait_until_claimed("killed", attempt=2)
     fleet.wait_until_finished("killed")
     assert_as_fitted_here(fleet, "killed", jobs_of)
+
+
+def test_results_in_files_survive_a_killed_process_too(
+    start_fleet: Callable[[Settings], Fleet], settings: Settings, jobs_of: Callable[..., pa.RecordBatch], tmp_path: Path
+) -> None:
+    """The worker learns from the manifest where they go; they are those of the second attempt, and Redis has none."""
+    worker_settings = msgspec.structs.replace(settings, lease_seconds=3)
+    fleet = start_fleet(worker_settings)
+    submitting = Store(msgspec.structs.replace(settings, results_url=f"file://{tmp_path}"))
+    fleet._replace(store=submitting).submit("filed")
+    fleet.wait_until_claimed("filed")
+    fleet.kill_fitting_process()
+    fleet.wait_until_finished("filed")
+    assert_as_fitted_here(fleet, "filed", jobs_of)
+    assert sorted(path.name for path in (tmp_path / "filed").iterdir()) == ["results-0-2.arrow", "traces-0-2.arrow"]
+    assert list(fleet.store.redis.scan_iter(f"{settings.namespace}:*:results:*")) == []
 
 
 def test_a_chunk_that_always_kills_its_process_ends_as_errors(fleet: Fleet) -> None:

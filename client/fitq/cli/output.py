@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -72,16 +72,18 @@ def counts_of(manifest: Manifest, styled: bool = False) -> str:
     return "  ".join(f"[{status_style(status)}]{text}[/]" if styled else text for status, text in texts)
 
 
-def table_of(manifests: Iterable[Manifest]) -> Table:
-    """Submissions as a table, one a line."""
+def table_of(manifests: Iterable[Manifest], sizes: Mapping[str, tuple[int, int]]) -> Table:
+    """Submissions as a table, one a line; `sizes` are bytes in memory and in files by id, none for no such columns."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("id", "created (UTC)", "state", "done", "jobs", "by status", "source"):
-        table.add_column(name, justify="right" if name in ("done", "jobs") else "left", no_wrap=name == "id")
+    right = ("done", "jobs", "MiB in Redis", "MiB in files")
+    for name in ("id", "created (UTC)", "state", "done", "jobs", *(right[2:] if sizes else ()), "by status", "source"):
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=name == "id")
     for manifest in manifests:
         created = datetime.fromtimestamp(manifest.created_at, UTC).strftime("%Y-%m-%d %H:%M")
         counts = counts_of(manifest, styled=True)
         totals = (f"{manifest.done_jobs:,}", f"{manifest.jobs:,}")
-        table.add_row(manifest.id, created, state_of(manifest), *totals, counts, escape(manifest.source))
+        taken = [f"{size / 2**20:,.1f}" for size in sizes.get(manifest.id, ())]
+        table.add_row(manifest.id, created, state_of(manifest), *totals, *taken, counts, escape(manifest.source))
     return table
 
 
