@@ -70,6 +70,10 @@ class SubmissionKeys(NamedTuple):
         """Trace frame of a chunk."""
         return f"{self._base}:traces:{chunk}"
 
+    def staged(self, kind: str, chunk: int, attempt: int) -> str:
+        """A frame of results or traces on its way in."""
+        return f"{self._base}:staged:{kind}:{chunk}:{attempt}"
+
     def lease(self, chunk: int) -> str:
         """The worker that is fitting the chunk now; expires when it stops renewing."""
         return f"{self._base}:lease:{chunk}"
