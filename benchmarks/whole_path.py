@@ -15,11 +15,10 @@ from fitq_shared.store import Store
 
 #: Rare enough not to take time from what is measured.
 _LOOK_SECONDS = 0.05
-_OPTIONS: dict[str, tuple[str, ...]] = {"results": (), "traces": ("--traces",)}
 
 
 class Ran(NamedTuple):
-    """What a submission took; by process: submit, results, traces, worker, server."""
+    """What a submission took; by process: submit, results, worker, server."""
 
     #: Wall time from the start of `fitq submit` to the end of the last command.
     seconds: float
@@ -31,7 +30,7 @@ class Ran(NamedTuple):
 
 
 def run(source: Source, fleet: LocalFleet, folder: Path) -> Ran:
-    """Submit `source` and follow what comes out into Parquet files in `folder`, each file by a process of its own.
+    """Submit `source` and follow what comes out into Parquet files in `folder`.
 
     Raises:
         RuntimeError: a command failed, or a file has not one row a job.
@@ -63,12 +62,11 @@ def standing_processes(fleet: LocalFleet) -> dict[str, Tree]:
 
 
 def _started(source: Source, fleet: LocalFleet, folder: Path) -> tuple[str, dict[str, Command]]:
-    """The id of the submission, and the commands that fill it and follow it."""
+    """The id of the submission, and the commands that fill and follow it."""
     submit = Command(fleet.settings, "submit", *source.arguments)
     submission = submit.line()
-    follow = ("results", submission, "--follow", "-o")
-    outputs = {name: Command(fleet.settings, *follow, str(_file(folder, name)), *_OPTIONS[name]) for name in source.outputs}
-    return submission, {"submit": submit, **outputs}
+    results = Command(fleet.settings, "results", submission, "--follow", "-o", str(folder / "out"))
+    return submission, {"submit": submit, "results": results}
 
 
 def _information(store: Store) -> dict[str, Any]:
@@ -76,7 +74,7 @@ def _information(store: Store) -> dict[str, Any]:
 
 
 def _file(folder: Path, name: str) -> Path:
-    return folder / f"{name}.parquet"
+    return folder / "out" / f"{name}.parquet"
 
 
 def _check(source: Source, folder: Path) -> None:

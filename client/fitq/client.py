@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
 import msgspec
-import pyarrow as pa
 
-from fitq.planner import Chunk, plan
-from fitq.readers import from_file, from_jobs
 from fitq.submission import Submission
-from fitq.upload import upload
-from fitq_shared import broker
-from fitq_shared.errors import FitqError, InputError, ServerError
-from fitq_shared.jobs import FitJob
+from fitq_shared.errors import FitqError, ServerError
 from fitq_shared.manifest import Manifest
 from fitq_shared.settings import Settings
 from fitq_shared.store import Store
 
-Jobs: TypeAlias = str | Path | Iterable[FitJob] | Iterable[Mapping[str, object]] | Iterable[pa.RecordBatch]
+if TYPE_CHECKING:
+    from fitq.upload import Jobs
 
 
 class Client:
@@ -62,14 +56,16 @@ class Client:
             DifferentContent: the submission with this key or id was made of other jobs.
             SubmissionNotFound: there is none to resume.
         """
+        # Whoever looks at results needs no readers, no planner and no queue, which take a while to import.
+        from fitq.upload import planned, upload
+
         self.store.ping()
-        chunks = plan(_batches(jobs))
-        first, size = _up_to(chunks, broker.INTERACTIVE_JOBS)
+        chunks, size = planned(jobs)
         submission = self.submission(resume).id if resume else self.store.open(_new_id(), source or _source(jobs), key)
         try:
             if on_open is not None:
                 on_open(submission)
-            upload(self.store, submission, itertools.chain(first, chunks), broker.lane_of(submission, size))
+            upload(self.store, submission, chunks, size)
         except ServerError as error:
             raise type(error)(f"{error}. {submission} stays open: submit with --resume {submission} to go on") from None
         except BaseException:
@@ -91,28 +87,6 @@ class Client:
     def submissions(self) -> list[Manifest]:
         """What is known of all submissions, newest first."""
         return self.store.manifests()
-
-
-def _batches(jobs: Jobs) -> Iterator[pa.RecordBatch]:
-    """What the caller gave as record batches of checked jobs."""
-    if isinstance(jobs, str | Path):
-        return from_file(jobs)
-    given = iter(jobs)
-    first = next(given, None)
-    if first is None:
-        raise InputError("no jobs: nothing to submit")
-    rest = itertools.chain([first], given)
-    return rest if isinstance(first, pa.RecordBatch) else from_jobs(rest)
-
-
-def _up_to(chunks: Iterator[Chunk], jobs: int) -> tuple[list[Chunk], int | None]:
-    """Chunks from the front with more than `jobs` jobs, or all of them and then how many jobs they have."""
-    taken: list[Chunk] = []
-    for chunk in chunks:
-        taken.append(chunk)
-        if sum(chunk.jobs for chunk in taken) > jobs:
-            return taken, None
-    return taken, sum(chunk.jobs for chunk in taken)
 
 
 def _source(jobs: Jobs) -> str:

@@ -8,28 +8,29 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from fitq.streams import RESULTS, TRACES, InputOrder
+from fitq.streams import RESULTS, TRACES, Kind, Stream
 from fitq.writers import writing
-from fitq_shared.store import Store
 
 
 @contextmanager
 def copying(
-    store: Store, submission: str, results_file: Path, traces_file: Path, on_results: Callable[[pa.RecordBatch], object]
+    stream: Callable[[Kind], Stream], files: tuple[Path, Path], on_results: Callable[[str, pa.RecordBatch], object]
 ) -> Iterator[Callable[[], None]]:
-    """A function that copies, in the order of the input, what has been stored since its last call.
+    """A function that copies to the files of results and traces what has been stored since its last call.
 
-    The files appear at the end of the block; `on_results` is called with each batch of results.
+    `stream` gives the streams to copy from. The files appear at the end of the block; `on_results` is called with the
+    cursor of each batch of results and the batch.
 
     Raises:
         FileError: a file cannot be written.
     """
-    results, traces = (InputOrder(store, submission, kind) for kind in (RESULTS, TRACES))
+    results, traces = stream(RESULTS), stream(TRACES)
+    results_file, traces_file = files
     with writing(results_file, RESULTS.schema) as write_results, writing(traces_file, TRACES.schema) as write_traces:
 
         def copy() -> None:
-            for _, batch in results.ready():
-                on_results(batch)
+            for cursor, batch in results.ready():
+                on_results(cursor, batch)
                 write_results(batch)
             for _, batch in traces.ready():
                 write_traces(batch)

@@ -126,15 +126,20 @@ class Submission:
         """Remove the submission with its jobs and results; fits that are running are dropped."""
         self._store.delete(self.id)
 
-    def _batches(self, kind: Kind, since: str | None, follow: bool, ordered: bool) -> Ready:
-        stream: Stream
+    def stream(self, kind: Kind, since: str | None = None, *, follow: bool = False, ordered: bool = False) -> Stream:
+        """What `result_batches` and `trace_batches` read from, for those who look at the progress themselves.
+
+        Raises:
+            InputError: as there.
+        """
+        if ordered and since is not None:
+            raise InputError("the order of the input has no cursor to begin at: give either `since` or `ordered`")
         if ordered:
-            if since is not None:
-                raise InputError("the order of the input has no cursor to begin at: give either `since` or `ordered`")
-            stream = InputOrder(self._store, self.id, kind, partial=not follow)
-        else:
-            stream = CompletionOrder(self._store, self.id, kind, _checked(since))
-        return self._read(stream, follow)
+            return InputOrder(self._store, self.id, kind, partial=not follow)
+        return CompletionOrder(self._store, self.id, kind, _checked(since))
+
+    def _batches(self, kind: Kind, since: str | None, follow: bool, ordered: bool) -> Ready:
+        return self._read(self.stream(kind, since, follow=follow, ordered=ordered), follow)
 
     def _read(self, stream: Stream, follow: bool) -> Ready:
         for _ in self.progress() if follow else [self.status()]:

@@ -1,16 +1,22 @@
-"""Upload: the chunks of a submission go to the store and their messages to the queue; what is there already is compared."""
+"""Upload: jobs become chunks, these go to the store and their messages to the queue; what is there already is compared."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import pyarrow as pa
 
 from fitq.admission import Admission
 from fitq.loads import fits_with_others
-from fitq.planner import Chunk
+from fitq.planner import Chunk, plan
+from fitq.readers import from_file, from_jobs
 from fitq_shared import broker
-from fitq_shared.errors import DifferentContent
+from fitq_shared.errors import DifferentContent, InputError
 from fitq_shared.frames import shape_name
+from fitq_shared.jobs import FitJob
 from fitq_shared.payload import Payload, payload_of
 from fitq_shared.rows import Rows
 from fitq_shared.store import Store
@@ -20,8 +26,22 @@ if TYPE_CHECKING:
     from celery import Celery
 
 
-def upload(store: Store, submission: str, chunks: Iterable[Chunk], lane: str) -> None:
-    """Store and enqueue the chunks that the submission does not have yet, and close it.
+Jobs: TypeAlias = str | Path | Iterable[FitJob] | Iterable[Mapping[str, object]] | Iterable[pa.RecordBatch]
+
+
+def planned(jobs: Jobs) -> tuple[Iterator[Chunk], int | None]:
+    """The jobs as chunks, and how many jobs they are where they are few enough for the interactive lane.
+
+    Raises:
+        InputError: there are none; further ones come while the chunks are taken.
+    """
+    chunks = plan(_batches(jobs))
+    first, size = _up_to(chunks, broker.INTERACTIVE_JOBS)
+    return itertools.chain(first, chunks), size
+
+
+def upload(store: Store, submission: str, chunks: Iterable[Chunk], size: int | None) -> None:
+    """Store and enqueue the chunks that the submission does not have yet, and close it; `size` is that of `planned`.
 
     The same jobs make the same chunks, so that what an upload that was broken off has left is recognised.
 
@@ -31,7 +51,7 @@ def upload(store: Store, submission: str, chunks: Iterable[Chunk], lane: str) ->
         SubmissionNotFound: it was deleted meanwhile.
     """
     manifest, known = store.manifest(submission), {entry.chunk: entry for entry in store.index(submission)}
-    admission = Admission(store, submission)
+    admission, lane = Admission(store, submission), broker.lane_of(submission, size)
     app: Celery = broker.client_app(store.settings)
     found = 0
     try:
@@ -59,6 +79,28 @@ def _add(store: Store, app: Celery, submission: str, rows: Rows, payload: Payloa
     if lane == broker.INTERACTIVE_LANE and fits_with_others(rows):
         offer(store, shape_name(rows.frame), submission, payload.chunk)
     broker.publish(app, lane, submission, [payload.chunk])
+
+
+def _batches(jobs: Jobs) -> Iterator[pa.RecordBatch]:
+    """What the caller gave as record batches of checked jobs."""
+    if isinstance(jobs, str | Path):
+        return from_file(jobs)
+    given = iter(jobs)
+    first = next(given, None)
+    if first is None:
+        raise InputError("no jobs: nothing to submit")
+    rest = itertools.chain([first], given)
+    return rest if isinstance(first, pa.RecordBatch) else from_jobs(rest)
+
+
+def _up_to(chunks: Iterator[Chunk], jobs: int) -> tuple[list[Chunk], int | None]:
+    """Chunks from the front with more than `jobs` jobs, or all of them and then how many jobs they have."""
+    taken: list[Chunk] = []
+    for chunk in chunks:
+        taken.append(chunk)
+        if sum(chunk.jobs for chunk in taken) > jobs:
+            return taken, None
+    return taken, sum(chunk.jobs for chunk in taken)
 
 
 def _different(submission: str, what: str) -> DifferentContent:

@@ -17,6 +17,7 @@ import click
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from pyarrow import parquet
 
 from fitq.cli import COMMANDS, main
 from fitq.cli.exit_codes import BAD_INPUT, FAILED_FITS, FAILURE, INTERRUPTED, OK, TIMEOUT
@@ -195,6 +196,22 @@ def test_followed_results_come_by_completion_unless_ordered(fitq: Fitq, finish: 
     for options, expected in ((["--follow"], "102"), (["--follow", "--ordered"], "012"), ([], "012")):
         lines = fitq("results", submission, *options).stdout.splitlines()
         assert "".join(json.loads(line)["id"] for line in lines) == expected
+
+
+@pytest.mark.parametrize("options", [[], ["--follow"], ["--follow", "--ordered"]])
+def test_a_folder_gets_results_and_traces(
+    fitq: Callable[..., Result], submitted: str, finish: Callable[[str], None], tmp_path: Path, options: list[str]
+) -> None:
+    """The same rows as each has alone, and the cursor is told."""
+    finish(submitted)
+    result = fitq("results", submitted, "-o", tmp_path / "out", *options)
+    assert (result.exit_code, result.stderr.startswith("cursor: ")) == (0, True)
+    for name, more in (("results", []), ("traces", ["--traces"])):
+        assert fitq("results", submitted, "-o", tmp_path / f"{name}.parquet", *options, *more).exit_code == 0
+        tables = [parquet.read_table(folder / f"{name}.parquet") for folder in (tmp_path / "out", tmp_path)]
+        assert str(tables[0].to_pylist()) == str(tables[1].to_pylist())  # as text, in which NaN equals NaN
+    for wrong in (["--traces"], ["--id", "a"], ["--since", "soon"], ["--since", "1-1", "--ordered"]):
+        assert fitq("results", submitted, "-o", tmp_path / "out", *wrong).exit_code == BAD_INPUT
 
 
 def test_a_reader_that_leaves_ends_following_without_a_word(settings: Settings, fitq: Fitq, finish: Finish) -> None:

@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -203,23 +204,25 @@ def test_memory_does_not_grow_with_the_submission(
 
 
 def test_copying_writes_what_is_there_and_shows_files_at_the_end(
-    store: Store, submission: Submission, finish: Finish, tmp_path: Path
+    submission: Submission, finish: Finish, tmp_path: Path
 ) -> None:
     """Rows are passed on in the order of the input as soon as they can be; a block left by an error leaves no file."""
     files = tmp_path / "r.jsonl", tmp_path / "t.jsonl"
     passed: list[str] = []
 
-    def note(batch: pa.RecordBatch) -> None:
+    stream = partial(submission.stream, follow=True, ordered=True)
+
+    def note(_cursor: str, batch: pa.RecordBatch) -> None:
         passed.extend(batch["id"].to_pylist())
 
-    with suppress(KeyboardInterrupt), copying(store, submission.id, *files, note) as copy:
+    with suppress(KeyboardInterrupt), copying(stream, files, note) as copy:
         finish(submission.id, 0)
         copy()
         assert passed == ALL[:1]
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
     passed.clear()
-    with copying(store, submission.id, *files, note) as copy:
+    with copying(stream, files, note) as copy:
         finish(submission.id, 1)
         copy()
         assert passed == ALL

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import click
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Write the results or loss traces of a submission.")
 @options.submission_argument
 @click.option("--traces", is_flag=True, help="Loss traces instead of results.")
-@click.option("-o", "--output", default="-", metavar="FILE", help="File to write  [default: standard output]")
+@click.option("-o", "--output", default="-", metavar="PATH", help="File or folder to write  [default: standard output]")
 @options.format_option
 @click.option("--follow", is_flag=True, help="Go on until the submission is finished, in the order of completion.")
 @click.option("--since", metavar="CURSOR", help="Only what was stored after this cursor, in the order of completion.")
@@ -42,9 +44,10 @@ def command(
 ) -> None:
     """Write the results of the submission ID, one row a fit in the order of the input.
 
-    The suffix of FILE says the format: .parquet, .jsonl, .json or .csv; standard output gets JSONL. Numbers that are
-    missing are null in JSON and empty cells in CSV. In CSV the coefficients are columns c2, c1, c0, and traces have one
-    row for each recorded step; its first line needs the highest degree of all, so results in CSV come at the end.
+    The suffix of PATH says the format: .parquet, .jsonl, .json or .csv; standard output gets JSONL. A PATH without one
+    is a folder, which gets results.parquet and traces.parquet. Numbers that are missing are null in JSON and empty
+    cells in CSV. In CSV the coefficients are columns c2, c1, c0, and traces have one row for each recorded step; its
+    first line needs the highest degree of all, so results in CSV come at the end.
 
     A submission that is not finished gives what it has so far and says so; --follow waits for the rest. Standard error
     ends with a line "cursor: CURSOR" (in a JSON document it is a field): --since CURSOR gives what is stored later.
@@ -52,17 +55,23 @@ def command(
     from fitq.cli.output import line_of, quiet_when_nobody_reads
     from fitq.writers import format_of
 
-    format = "json" if as_json else format or format_of(output)
     found = options.client(url).submission(submission)
-    if job is not None:
-        if follow or since or ordered:
-            raise click.UsageError("--id gives one job; it does not go with --follow, --since or --ordered")
+    folder = output != "-" and not Path(output).suffix and format is None and not as_json
+    if folder and (traces or job):
+        raise click.UsageError(f"{output} has no suffix: a folder gets results and traces of all jobs; or say --format")
+    if job and (follow or since or ordered):
+        raise click.UsageError("--id gives one job; it does not go with --follow, --since or --ordered")
+    ordered = ordered or not (follow or since)
+    if not (job or follow) and not (manifest := found.status()).finished:
+        click.echo(f"not finished, these are the fits so far: {line_of(manifest)}", err=True)
+    if folder:
+        _write_folder(found, output, since, follow, ordered)
+        return
+    format = "json" if as_json else format or format_of(output)
+    if job:
         batches = _one(found, job, traces)
     else:
-        ordered = ordered or not (follow or since)
         batches = (found.trace_batches if traces else found.result_batches)(since, follow=follow, ordered=ordered)
-        if not follow and not (manifest := found.status()).finished:
-            click.echo(f"not finished, these are the fits so far: {line_of(manifest)}", err=True)
     with quiet_when_nobody_reads():
         _write(batches, traces, output, format, since, in_pieces=output == "-" and format == "jsonl" and not ordered)
 
@@ -83,6 +92,18 @@ def _write(batches: Batches, traces: bool, output: str, format: str, since: str 
             _tell(facts["cursor"])
         raise
     _tell(facts["cursor"])
+
+
+def _write_folder(found: Submission, folder: str, since: str | None, follow: bool, ordered: bool) -> None:
+    """Write results and traces into a folder, then tell the last cursor."""
+    from fitq.copying import copying
+    from fitq.writers import targets
+
+    stream, cursors = partial(found.stream, since=since, follow=follow, ordered=ordered), [since]
+    with copying(stream, targets(folder, None), lambda cursor, _: cursors.append(cursor)) as copy:
+        for _ in found.progress() if follow else [found.status()]:
+            copy()
+    _tell(cursors[-1])
 
 
 def _one(found: Submission, job: str, traces: bool) -> Batches:

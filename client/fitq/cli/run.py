@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,10 +51,10 @@ def command(context: click.Context, /, output: str | None, device: str, as_json:
     results_file, traces_file = targets(output, inputs["input"])
     progress, tally = Console(stderr=True), Tally()
     with local_fleet(device) as fleet:
-        client = Client(fleet.settings)
         with progress.status("submitting"):
-            submission = client.submit(jobs, source)
-        with copying(client.store, submission.id, results_file, traces_file, tally.add) as copy:
+            submission = Client(fleet.settings).submit(jobs, source)
+        stream = partial(submission.stream, follow=True, ordered=True)
+        with copying(stream, (results_file, traces_file), lambda _, batch: tally.add(batch)) as copy:
             manifest = follow(_watched(submission, fleet, copy), progress)
     summary = tally.summary(manifest)
     if as_json:
