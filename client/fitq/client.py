@@ -18,7 +18,7 @@ from fitq.readers import from_file, from_jobs
 from fitq.submission import Submission
 from fitq.upload import upload
 from fitq_shared import broker
-from fitq_shared.errors import FitqError, InputError, ServerError
+from fitq_shared.errors import FitqError, InputError, ServerError, SubmissionNotFound
 from fitq_shared.jobs import FitJob
 from fitq_shared.manifest import Manifest
 from fitq_shared.settings import Settings
@@ -91,6 +91,16 @@ class Client:
     def submissions(self) -> list[Manifest]:
         """What is known of all submissions, newest first."""
         return self.store.manifests()
+
+    def sizes(self, manifests: Iterable[Manifest]) -> dict[str, tuple[int, int]]:
+        """What each submission takes, by its id: bytes in the memory of Redis, and in files. Deleted ones take nothing."""
+        return {manifest.id: self._size(manifest.id) for manifest in manifests}
+
+    def _size(self, submission: str) -> tuple[int, int]:
+        try:
+            return self.store.size(submission)
+        except SubmissionNotFound:
+            return 0, 0
 
 
 def _batches(jobs: Jobs) -> Iterator[pa.RecordBatch]:

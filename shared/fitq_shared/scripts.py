@@ -16,13 +16,14 @@ redis.call('SADD', active, submission)
 return submission
 """
 
-#: A chunk enters a submission: once, and not at all when the submission was deleted meanwhile. After the fixed
-#: arguments come pairs of a bucket of the id index and its new entries.
+#: A chunk enters a submission: once, and not at all when the submission was deleted meanwhile or has other jobs under its
+#: number. After the fixed arguments come pairs of a bucket of the id index and its new entries.
 ADD_CHUNK = """
 local manifest, index, enqueued, frame, digests, sets, ids = unpack(KEYS)
 local chunk, entry, jobs, count, message, digest, shared, ttl = unpack(ARGV)
 if redis.call('EXISTS', manifest) == 0 then return 'gone' end
-if redis.call('HEXISTS', index, chunk) == 1 then return 'duplicate' end
+local known = redis.call('HGET', index, chunk)
+if known then return known == entry and 'duplicate' or 'different' end
 redis.call('SET', frame, jobs)
 redis.call('HSET', index, chunk, entry)
 redis.call('HSET', enqueued, chunk, message)

@@ -18,7 +18,7 @@ from fitq_shared import keys, scripts
 from fitq_shared.frame_files import FrameFiles
 from fitq_shared.ids import bucketed
 from fitq_shared.payload import Payload
-from fitq_shared.reader import Reader, not_found
+from fitq_shared.reader import Reader, different_content, not_found
 from fitq_shared.settings import Settings
 
 #: A chunk whose message was sent less than this ago may still be on its way from the broker to a claim.
@@ -74,7 +74,13 @@ class Store(Reader):
     # The client's half: fill a submission, then close it.
 
     def open(self, submission: str, source: str, key: str = "") -> str:
-        """Start an empty submission and return its id, or the id of the submission that has the name `key` already."""
+        """Start an empty submission and return its id, or the id of the submission that has the name `key` already.
+
+        Raises:
+            ResultsUnreachable: FITQ_RESULTS_URL names nothing that could be reached.
+        """
+        if self.settings.results_url:
+            FrameFiles(self.settings.results_url, submission)
         now, namespace = time.time(), self.settings.namespace
         fields: dict[str, Field] = {"source": source, "state": "open", "created_at": now, "key": key}
         fields |= {"jobs": 0, "chunks": 0, "done_chunks": 0, "results_url": self.settings.results_url}
@@ -93,6 +99,7 @@ class Store(Reader):
 
         Raises:
             SubmissionNotFound: it was deleted meanwhile.
+            DifferentContent: it has a chunk of this number with other jobs.
         """
         names, chunk, shared = self._keys(submission), payload.chunk, payload.sets_digest
         entry = f"{payload.first} {payload.last} {payload.jobs} {payload.digest} {shared}"
@@ -103,15 +110,12 @@ class Store(Reader):
         with self._server():
             verdict = self._add_chunk(
                 keys=[*touched, names.ids("")],
-                args=[
-                    *fixed,
-                    payload.sets_frame or b"",
-                    self.settings.ttl_seconds,
-                    *ids,
-                ],
+                args=[*fixed, payload.sets_frame or b"", self.settings.ttl_seconds, *ids],
             )
         if verdict == b"gone":
             raise not_found(submission)
+        if verdict == b"different":
+            raise different_content(submission, payload.first, payload.last)
 
     def close(self, submission: str) -> None:
         """Declare the submission complete.
@@ -132,6 +136,8 @@ class Store(Reader):
         """
         manifest, files = self.manifest(submission), self.files(submission)
         names, namespace = self._all_keys(manifest), self.settings.namespace
+        if files is not None:
+            files.remove_all()  # first: while the manifest is there, a removal that fails can be tried again
         with self._server():
             for start in range(0, len(names), _KEYS_AT_ONCE):
                 self.redis.unlink(*names[start : start + _KEYS_AT_ONCE])
@@ -140,7 +146,7 @@ class Store(Reader):
             self.redis.zrem(keys.submissions(namespace), submission)
             self.redis.srem(keys.active(namespace), submission)
         if files is not None:
-            files.remove_all()
+            files.remove_all()  # what a worker has committed meanwhile
 
     # The worker's half: claim a chunk, keep the claim alive, commit.
 

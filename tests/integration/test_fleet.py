@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -55,6 +56,20 @@ def test_traces_are_stored_only_where_they_are_wanted(fleet: Fleet) -> None:
     fleet.wait_until_finished("traceless")
     assert fleet.store.trace_frame("traced", 0) is not None
     assert fleet.store.trace_frame("traceless", 0) is None
+
+
+def test_a_worker_keeps_results_where_the_submission_wants_them(
+    fleet: Fleet, jobs_of: Callable[..., pa.RecordBatch], tmp_path: Path
+) -> None:
+    """It learns the place from the manifest, and Redis holds no frame of it."""
+    filing = fleet._replace(store=Store(msgspec.structs.replace(fleet.store.settings, results_url=tmp_path.as_uri())))
+    filing.submit("filed", chunks=2, **QUICK)
+    fleet.wait_until_finished("filed")
+    assert_as_fitted_here(fleet, "filed", jobs_of, **QUICK)
+    kept = sorted(path.name for path in (tmp_path / "filed").iterdir())
+    assert kept == ["results-0-1.arrow", "results-1-1.arrow", "traces-0-1.arrow", "traces-1-1.arrow"]
+    names = SubmissionKeys(fleet.store.settings.namespace, "filed")
+    assert fleet.store.redis.exists(*(name(chunk) for chunk in (0, 1) for name in (names.results, names.traces))) == 0
 
 
 def test_messages_of_the_same_chunk_commit_it_once(fleet: Fleet, jobs_of: Callable[..., pa.RecordBatch]) -> None:

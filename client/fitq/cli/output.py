@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 import msgspec
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -17,6 +18,7 @@ from rich.table import Table
 from fitq.summary import status_style
 from fitq.writers import JSON_SCHEMA
 from fitq_shared.manifest import Manifest
+from fitq_shared.settings import masked
 
 _SECONDS_BETWEEN_LINES = 2.0
 
@@ -28,7 +30,7 @@ def print_json(document: dict[str, Any]) -> None:
 
 def document_of(manifest: Manifest) -> dict[str, Any]:
     """A manifest as JSON has it."""
-    fields = msgspec.structs.asdict(manifest)
+    fields = msgspec.structs.asdict(manifest) | {"results_url": masked(manifest.results_url)}
     return {**fields, "finished": manifest.finished, "fits_per_second": manifest.fits_per_second}
 
 
@@ -59,16 +61,19 @@ def counts_of(manifest: Manifest, styled: bool = False) -> str:
     return "  ".join(f"[{status_style(status)}]{text}[/]" if styled else text for status, text in texts)
 
 
-def table_of(manifests: Iterable[Manifest]) -> Table:
-    """Submissions as a table, one a line."""
+def table_of(manifests: Iterable[Manifest], sizes: Mapping[str, tuple[int, int]] | None = None) -> Table:
+    """Submissions as a table, one a line; `sizes` gives each id its bytes in Redis and in files."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("id", "created (UTC)", "state", "done", "jobs", "by status", "source"):
-        table.add_column(name, justify="right" if name in ("done", "jobs") else "left", no_wrap=name == "id")
+    sized = ("in Redis", "in files") if sizes is not None else ()
+    for name in ("id", "created (UTC)", "state", "done", "jobs", *sized, "by status", "source"):
+        right = name in ("done", "jobs", *sized)
+        table.add_column(name, justify="right" if right else "left", no_wrap=right or name == "id")
     for manifest in manifests:
         created = datetime.fromtimestamp(manifest.created_at, UTC).strftime("%Y-%m-%d %H:%M")
         counts = counts_of(manifest, styled=True)
         totals = (f"{manifest.done_jobs:,}", f"{manifest.jobs:,}")
-        table.add_row(manifest.id, created, state_of(manifest), *totals, counts, escape(manifest.source))
+        bytes_used = () if sizes is None else map(decimal, sizes[manifest.id])
+        table.add_row(manifest.id, created, state_of(manifest), *totals, *bytes_used, counts, escape(manifest.source))
     return table
 
 
