@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint check bench bench-engine clean
+.PHONY: help setup demo test lint check bench bench-engine bench-pipeline clean
 
 help:  ## show this help
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(VENV)/.ready  ## make the virtual environment with the pinned dependencies
 
@@ -33,6 +33,10 @@ bench: setup  ## the notebook's loop, the engine and the whole path, fits per se
 bench-engine: setup  ## the engine alone on one core, beside JAX and C++
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --group bench
 	$(BIN)/python benchmarks/engine.py
+
+bench-pipeline: setup  ## a million jobs on the whole path, beside the engine alone and other queues
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --group bench
+	$(BIN)/python benchmarks/pipeline.py
 
 clean:  ## remove everything that the other targets made
 	rm -rf $(VENV) demo-output benchmarks/results .mypy_cache .ruff_cache .pytest_cache

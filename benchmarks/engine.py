@@ -10,21 +10,19 @@ import os
 os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # before torch and XLA count the cores
 os.environ |= {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
 
-import json  # noqa: E402 - the lines above must come first
-import resource  # noqa: E402
+import resource  # noqa: E402 - the lines above must come first
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
-from pathlib import Path  # noqa: E402
 
 import click  # noqa: E402
 import numpy as np  # noqa: E402
 import pyarrow as pa  # noqa: E402
 import torch  # noqa: E402
+from inputs import lists, samples_of  # noqa: E402
 from peers import DEGREES, EVERY_BIT, FAST_MATH, cpp_program, jax_program, notebook_loop  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
+from tables import save, show  # noqa: E402
 
 from fitq_shared.frames import jobs_batch  # noqa: E402
 from fitq_shared.jobs import FitJob  # noqa: E402
@@ -32,7 +30,6 @@ from fitq_worker.engine import fit  # noqa: E402
 
 CHUNK_FITS = 8192
 LOOP_FITS, JAX_FITS, EAGER_FITS = 2, 2048, 8192
-RESULTS = Path(__file__).with_name("results") / "engine.json"
 #: Way -> what it runs, the number of fits it does.
 Ways = dict[str, tuple[Callable[[], object], int]]
 Rates = dict[str, float]
@@ -49,20 +46,12 @@ print(time.perf_counter() - start)
 """
 
 
-def samples_of(degree: int, samples: int, fits: int) -> tuple[np.ndarray, np.ndarray]:
-    """x ~ 5 N(0, 1) and the notebook's kind of polynomial of it, both (fits, samples)."""
-    x = np.random.default_rng(0).normal(size=(fits, samples)) * 5
-    return x, np.polyval(np.arange(1.0, degree + 2), x)
-
-
 def frame(degree: int, samples: int, fits: int, trace: str = "points:100", optimizer: str = "nadam") -> pa.RecordBatch:
     """Jobs with explicit samples, put into the frame as columns: a Python object each would take longer than the fits."""
     prototype = FitJob(x=[0.0], y=[0.0], degree=degree, trace=trace, optimizer=optimizer)  # type: ignore[arg-type]
     jobs = jobs_batch([prototype] * fits)
-    offsets = pa.array(np.arange(fits + 1) * samples, pa.int32())
     x, y = samples_of(degree, samples, fits)
-    new = {name: pa.ListArray.from_arrays(offsets, pa.array(values.ravel())) for name, values in (("x", x), ("y", y))}
-    new["seed"] = pa.array(np.arange(fits))
+    new = {"x": lists(x), "y": lists(y), "seed": pa.array(np.arange(fits))}
     columns = [new.get(name, jobs[name]) for name in jobs.schema.names]
     return pa.RecordBatch.from_arrays(columns, schema=jobs.schema)
 
@@ -159,17 +148,6 @@ def second_start() -> float:
     return float(done.stdout)
 
 
-def show(title: str, found: dict[str, Rates]) -> None:
-    """A table of fits per second."""
-    ways = list(dict.fromkeys(way for row in found.values() for way in row))
-    table = Table(title=f"{title}, fits per second", title_justify="left")
-    for column in ("", *ways):
-        table.add_column(column, justify="right" if column else "left")
-    for name, row in found.items():
-        table.add_row(name, *(f"{row[way]:,.0f}" if way in row else "" for way in ways))
-    Console().print(table)
-
-
 @click.command()
 @click.option("--rounds", default=3, show_default=True, help="Rounds of which the best counts.")
 @click.option("--largest", default=1_000_000, show_default=True, help="Most fits of the last table.")
@@ -178,12 +156,11 @@ def main(rounds: int, largest: int) -> None:
     torch.set_num_threads(1)
     found = {"by degree": by_degree(rounds), "by samples": by_samples(rounds), "by fits": by_fits(largest, rounds)}
     for title, rows in found.items():
-        show(title, rows)
+        show(f"{title}, fits per second", rows)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     whole = {**found, "second start, seconds": second_start(), "peak RSS, MiB": peak, "torch": torch.__version__}
     click.echo(f"second start {whole['second start, seconds']:.1f} s; peak memory {peak:,.0f} MiB")
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(whole, indent=1))
+    save("engine", whole)
 
 
 if __name__ == "__main__":

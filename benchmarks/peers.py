@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 STEPS, TRACE_POINTS = 1000, 100
 LR, BETA1, BETA2, EPS, MOMENTUM_DECAY = 0.01, 0.9, 0.999, 1e-8, 4e-3
@@ -24,20 +24,26 @@ EVERY_BIT = ("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
 
 
 def notebook_loop(degree: int, samples: int, fits: int) -> None:
-    """torch.optim.NAdam on one fit after the other."""
+    """torch.optim.NAdam on one fit after the other, of samples drawn as the notebook does."""
     polynomial = np.poly1d(np.arange(1.0, degree + 2))
     for seed in range(fits):
         torch.manual_seed(seed)
-        x = torch.randn(samples, 1) * 5
-        y = torch.from_numpy(polynomial(x.numpy())).float()
-        powers = torch.cat([x**k for k in range(degree, -1, -1)], dim=1)
-        w = torch.randn(degree + 1, 1, requires_grad=True)
-        optimizer = torch.optim.NAdam([w], lr=LR)
-        for _ in range(STEPS):
-            optimizer.zero_grad()
-            loss = torch.nn.functional.mse_loss(powers @ w, y)
-            loss.backward()
-            optimizer.step()
+        x = torch.randn(samples) * 5
+        notebook_fit(x, polynomial(x.numpy()), degree)
+
+
+def notebook_fit(x: ArrayLike, y: ArrayLike, degree: int) -> list[float]:
+    """The notebook's 1000 steps on one sample set; coefficients of the highest power first."""
+    given, target = (torch.as_tensor(np.asarray(values), dtype=torch.float32)[:, None] for values in (x, y))
+    powers = torch.cat([given**k for k in range(degree, -1, -1)], dim=1)
+    w = torch.randn(degree + 1, 1, requires_grad=True)
+    optimizer = torch.optim.NAdam([w], lr=LR)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.mse_loss(powers @ w, target)
+        loss.backward()
+        optimizer.step()
+    return [float(value) for value in w.detach().flatten()]
 
 
 def jax_program(degree: int, x: Floats, y: Floats) -> Callable[[], None]:

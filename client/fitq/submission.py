@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from fitq_shared import frames
-from fitq_shared.errors import ServerUnreachable, SubmissionTimeout
+from fitq.outages import ride_out
+from fitq.streams import RESULTS, TRACES, CompletionOrder, InputOrder, Kind, Ready, Stream
+from fitq_shared.errors import InputError, JobNotFinished, JobNotFound, SubmissionTimeout
 from fitq_shared.manifest import Manifest
 from fitq_shared.store import Store
-from fitq_shared.trace import recorded_steps
 
-#: How long a wait goes on without an answer from the server, for instance while it restarts.
-MAX_OUTAGE_SECONDS = 120.0
 _FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.05, 0.25
-
-_STEPS_SCHEMA = pa.list_(pa.int32())
 
 
 class Submission:
     """Jobs that were handed in together; only an id, everything else is asked of the server.
+
+    Outages of the server of up to two minutes are ridden out while something is waited for or read.
 
     Raises, from every method: SubmissionNotFound, ServerUnreachable.
     """
@@ -40,15 +41,13 @@ class Submission:
     def progress(self, timeout_seconds: float | None = None) -> Iterator[Manifest]:
         """The manifest now and again until the submission is finished, which the last one says.
 
-        Outages of the server of up to two minutes are ridden out.
-
         Raises:
             SubmissionTimeout: `timeout_seconds` are over; the submission goes on.
         """
         deadline = float("inf") if timeout_seconds is None else time.monotonic() + timeout_seconds
         pause = _FIRST_POLL_SECONDS
         while True:
-            manifest = self._status_through_outages(deadline)
+            manifest = ride_out(self.status, deadline)
             yield manifest
             if manifest.finished:
                 return
@@ -64,8 +63,7 @@ class Submission:
 
     def results(self) -> pa.Table:
         """Results stored so far, one row a fit in the order of the input; RESULT_SCHEMA."""
-        found = [self._store.result_frame(self.id, chunk) for chunk in self._committed()]
-        return _sorted([frames.decode(frame, frames.RESULT_SCHEMA) for frame in found if frame], frames.RESULT_SCHEMA)
+        return pa.Table.from_batches([batch for _, batch in self.result_batches(ordered=True)], RESULTS.schema)
 
     def traces(self) -> pa.Table:
         """Loss traces stored so far, one row a fit in the order of the input.
@@ -73,29 +71,75 @@ class Submission:
         Columns `index`, `id`, `step` (list of int32, how many updates were made) and `loss` (list of float32, in units
         of y squared) of the same lengths. Jobs with `trace: none` have no row.
         """
-        found = [self._store.trace_frame(self.id, chunk) for chunk in self._committed()]
-        table = _sorted([frames.decode(frame, frames.TRACE_SCHEMA) for frame in found if frame], frames.TRACE_SCHEMA)
-        return pa.table({"index": table["index"], "id": table["id"], "step": _steps(table), "loss": table["loss"]})
+        return pa.Table.from_batches([batch for _, batch in self.trace_batches(ordered=True)], TRACES.schema)
+
+    def result_batches(self, since: str | None = None, *, follow: bool = False, ordered: bool = False) -> Ready:
+        """Results in batches, in memory that does not grow with their number: pairs (cursor, batch of RESULT_SCHEMA).
+
+        A batch is what one worker stored at once, in the order in which this happened. A cursor stands for all that was
+        given out up to its batch: `since` begins behind it, in another process or on another day. With `follow` the
+        iteration waits for more until the submission is finished; without, it ends with what is stored.
+
+        With `ordered`, rows come in the order of the input instead, and each waits for those before it (without
+        `follow` only for those that are stored). `since` is not for this order; the cursor of the last batch is for
+        going on in the other one.
+
+        Raises:
+            InputError: `since` is no cursor, or given together with `ordered`.
+        """
+        return self._batches(RESULTS, since, follow, ordered)
+
+    def trace_batches(self, since: str | None = None, *, follow: bool = False, ordered: bool = False) -> Ready:
+        """Traces in batches, with the columns of `traces`; everything else is as in `result_batches`."""
+        return self._batches(TRACES, since, follow, ordered)
+
+    def result(self, job: str) -> dict[str, Any]:
+        """The result of the job with this id, by the names of RESULT_SCHEMA; reads one chunk, not the submission.
+
+        Raises:
+            JobNotFound: there is no such job.
+            JobNotFinished: its fit is not done yet.
+        """
+        frames = self._store.result_frames(self.id, self._store.chunks_with_id(self.id, job))
+        if (row := _row(RESULTS, frames, job)) is not None:
+            return row
+        manifest = self.status()
+        if None in frames:
+            raise JobNotFinished(f"{self.id}: job {job!r} is not fitted yet; wait with `fitq wait {self.id}`")
+        still = " so far, and more are being submitted" if manifest.state == "open" else ""
+        raise JobNotFound(f"{self.id} has no job {job!r}{still}: mistyped? `fitq results {self.id}` shows all ids")
+
+    def trace(self, job: str) -> dict[str, Any]:
+        """The trace of the job with this id: `index`, `id`, `step` and `loss`.
+
+        Raises:
+            JobNotFound: there is no such job, or it keeps no trace.
+            JobNotFinished: its fit is not done yet.
+        """
+        frames = self._store.trace_frames(self.id, self._store.chunks_with_id(self.id, job))
+        if (row := _row(TRACES, frames, job)) is not None:
+            return row
+        self.result(job)  # says so where the job is not there or not fitted
+        raise JobNotFound(f"{self.id}: job {job!r} keeps no trace; submit it with another `trace` than none")
 
     def delete(self) -> None:
         """Remove the submission with its jobs and results; fits that are running are dropped."""
         self._store.delete(self.id)
 
-    def _committed(self) -> Iterator[int]:
-        self.status()
-        return self._store.committed_chunks(self.id)
+    def _batches(self, kind: Kind, since: str | None, follow: bool, ordered: bool) -> Ready:
+        stream: Stream
+        if ordered:
+            if since is not None:
+                raise InputError("the order of the input has no cursor to begin at: give either `since` or `ordered`")
+            stream = InputOrder(self._store, self.id, kind, partial=not follow)
+        else:
+            stream = CompletionOrder(self._store, self.id, kind, _checked(since))
+        return self._read(stream, follow)
 
-    def _status_through_outages(self, deadline: float) -> Manifest:
-        give_up = min(time.monotonic() + MAX_OUTAGE_SECONDS, deadline)
-        pause = _FIRST_POLL_SECONDS
-        while True:
-            try:
-                return self.status()
-            except ServerUnreachable:
-                if time.monotonic() + pause > give_up:
-                    raise
-            time.sleep(pause)
-            pause = min(pause * 2, _LONGEST_POLL_SECONDS)
+    def _read(self, stream: Stream, follow: bool) -> Ready:
+        for _ in self.progress() if follow else [self.status()]:
+            yield from stream.ready()
+        self.status()  # frames that were deleted meanwhile are not passed over in silence
 
     def _timeout(self, manifest: Manifest, seconds: float | None) -> SubmissionTimeout:
         done = f"{manifest.done_jobs} of {manifest.jobs} fits are done"
@@ -105,13 +149,15 @@ class Submission:
         )
 
 
-def _sorted(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
-    return pa.Table.from_batches(batches, schema).sort_by("index")
+def _row(kind: Kind, frames: list[bytes | None], job: str) -> dict[str, Any] | None:
+    """The row of the job with this id in the frames of chunks that may have it."""
+    for batch in (kind.batch(frame) for frame in frames if frame is not None):
+        if found := batch.filter(pc.equal(batch["id"], job)).to_pylist():
+            return found[0]  # type: ignore[no-any-return]
+    return None
 
 
-def _steps(traces: pa.Table) -> pa.Array:
-    """The recorded steps of each row of a table of TRACE_SCHEMA."""
-    kinds = list(zip(*(traces[name].to_pylist() for name in ("trace", "steps", "made")), strict=True))
-    different = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
-    steps = pa.array([recorded_steps(*kind) for kind in different], _STEPS_SCHEMA)
-    return steps.take(pa.array([different[kind] for kind in kinds], pa.int64()))
+def _checked(since: str | None) -> str | None:
+    if since is not None and not re.fullmatch(r"\d+-\d+", since):
+        raise InputError(f"since = {since!r}: not a cursor; take one that came with results of this submission")
+    return since

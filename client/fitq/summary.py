@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -35,35 +36,56 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     near_optimum: float
 
 
-def summarise(results: pa.Table, manifest: Manifest) -> Summary:
-    """Sum up a table of RESULT_SCHEMA."""
-    near = pc.sum(pc.less_equal(results["gap"], NEAR_GAP)).as_py() or 0
-    times = manifest.started_at, manifest.finished_at
-    return Summary(
-        submission=manifest.id,
-        fits=results.num_rows,
-        statuses=dict(Counter(results["status"].to_pylist()).most_common()),
-        messages=_messages(results),
-        seconds=None if None in times else times[1] - times[0],  # type: ignore[operator]
-        fits_per_second=manifest.fits_per_second,
-        near_optimum=near / max(results.num_rows, 1),
-    )
+class Tally:
+    """Adds up batches of RESULT_SCHEMA as they come."""
 
+    def __init__(self) -> None:
+        self._near = 0
+        self._reasons: Counter[tuple[str, str | None]] = Counter()
+        self._first_rows: list[dict[str, Any]] = []
 
-def rendered(summary: Summary, results: pa.Table) -> RenderableType:
-    """The summary and the first rows of the results, for a rich console."""
-    return Group(_totals(summary), "", _first_rows(results))
+    def add(self, results: pa.RecordBatch) -> None:
+        """Count the fits of a batch; the first rows of all are kept."""
+        self._near += pc.sum(pc.less_equal(results["gap"], NEAR_GAP)).as_py() or 0
+        grouped = (
+            pa.table(results.select(["status", "message"])).group_by(["status", "message"]).aggregate([([], "count_all")])
+        )
+        for status, message, fits in zip(*(column.to_pylist() for column in grouped.columns), strict=True):
+            self._reasons[status, message] += fits
+        self._first_rows += results.slice(0, _ROWS_SHOWN - len(self._first_rows)).to_pylist()
+
+    def summary(self, manifest: Manifest) -> Summary:
+        """What has been added so far, with the times of the finished submission."""
+        fits = self._reasons.total()
+        times = manifest.started_at, manifest.finished_at
+        return Summary(
+            submission=manifest.id,
+            fits=fits,
+            statuses=self._statuses(),
+            messages=self._messages(),
+            seconds=None if None in times else times[1] - times[0],  # type: ignore[operator]
+            fits_per_second=manifest.fits_per_second,
+            near_optimum=self._near / max(fits, 1),
+        )
+
+    def rendered(self, summary: Summary) -> RenderableType:
+        """A summary and the first rows that were added, for a rich console."""
+        return Group(_totals(summary), "", _first_rows(self._first_rows))
+
+    def _statuses(self) -> dict[str, int]:
+        counts: Counter[str] = Counter()
+        for (status, _), fits in self._reasons.items():
+            counts[status] += fits
+        return dict(counts.most_common())
+
+    def _messages(self) -> dict[str, str]:
+        rarest_first = reversed(self._reasons.most_common())
+        return {status: message for (status, message), _ in rarest_first if message}
 
 
 def status_style(status: str) -> str:
     """Colour of a status: green is good, yellow fell short, red failed."""
     return {Status.CONVERGED: "green", Status.MAX_STEPS: "yellow", Status.STALLED: "yellow"}.get(Status(status), "red")
-
-
-def _messages(results: pa.Table) -> dict[str, str]:
-    pairs = Counter(zip(results["status"].to_pylist(), results["message"].to_pylist(), strict=True))
-    rarest_first = reversed(pairs.most_common())
-    return {status: message for (status, message), _ in rarest_first if message}
 
 
 def _totals(summary: Summary) -> Table:
@@ -80,12 +102,12 @@ def _totals(summary: Summary) -> Table:
     return table
 
 
-def _first_rows(results: pa.Table) -> Table:
+def _first_rows(rows: list[dict[str, Any]]) -> Table:
     table = Table(title="first fits", title_justify="left", box=None, pad_edge=False, header_style="dim")
     for name, justify in (("id", "left"), ("status", "left"), ("coefficients", "left"), ("rmse", "right"), ("r2", "right")):
         table.add_column(name, justify=justify, no_wrap=name == "status")  # type: ignore[arg-type]
     table.add_column("gap", justify="right")
-    for row in results.slice(0, _ROWS_SHOWN).to_pylist():
+    for row in rows:
         coefficients = " ".join(_number(value) for value in row["coefficients"] or ())
         status = f"[{status_style(row['status'])}]{row['status']}[/]"
         table.add_row(escape(row["id"]), status, coefficients, *(_number(row[name]) for name in ("rmse", "r2", "gap")))

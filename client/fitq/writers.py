@@ -1,50 +1,73 @@
-"""Writers: tables of results and traces -> Parquet, JSONL, JSON or CSV, in a file or on standard output.
+"""Writers: results and traces -> Parquet, JSONL, JSON or CSV, in a file or on standard output, batch by batch.
 
-Text formats have no NaN: a number that is missing or not finite is null in JSON and an empty cell in CSV. In CSV the
-coefficients become one column for each power (`c2`, `c1`, `c0`), other lists become JSON text, and traces become one
-row for each recorded step.
+Text formats have no NaN: a number that is missing or not finite is null in JSON and an empty cell in CSV; `fitq.csv_writer`
+says what CSV makes of lists.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from types import MappingProxyType
+from typing import Any, BinaryIO, TypeAlias
 
 import msgspec
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from pyarrow import csv, parquet
+from pyarrow import parquet
 
+from fitq.csv_writer import csv_writer
+from fitq.json_rows import rows_of
 from fitq_shared.errors import FileError
 
 #: Version of the layout of JSON documents.
 JSON_SCHEMA = 1
 
-_ROWS_AT_ONCE = 4096
-#: List columns with one number for each power of x, highest first, and the prefix of their CSV columns.
-_BY_POWER = {"coefficients": "c", "exact_coefficients": "exact_c", "stderr": "stderr_c"}
+#: Batches are written in pieces of this size in Arrow's memory: in other forms they take many times as much.
+_PIECE_BYTES = 4 * 2**20
+#: A Parquet row group takes up this much before it is packed; small ones would make files that are slow to read.
+_ROW_GROUP_BYTES = 32 * 2**20
+#: Columns with few different values. A dictionary of any other column costs four times what its bytes do.
+_DICTIONARY_COLUMNS = ["status", "message", "device"]
+
+Write: TypeAlias = Callable[[pa.RecordBatch], None]
+Format: TypeAlias = Callable[[BinaryIO, pa.Schema, Mapping[str, object]], AbstractContextManager[Write]]
 
 
-def write(table: pa.Table, target: str | Path, format: str | None = None) -> None:
-    """Write a table to the file `target`, whole or not at all; `-` is standard output.
+@contextmanager
+def writing(
+    target: str | Path,
+    schema: pa.Schema,
+    format: str | None = None,
+    facts: Mapping[str, object] = MappingProxyType({}),
+) -> Iterator[Write]:
+    """A function that writes record batches of `schema` to `target` for as long as the `with` block lasts.
 
-    `format` is one of FORMATS; by default the suffix of the file says it, and JSONL is written to standard output.
+    A file appears at the end of the block, whole, or not at all when the block is left by an error; `-` is standard
+    output, to which each batch goes at once. `format` is one of FORMATS; by default the suffix of the file says it,
+    and JSONL is written to standard output. `facts` are looked at when the block ends: more fields of a JSON document.
 
     Raises:
         FileError: the format is not known or the file cannot be written.
+        BrokenPipeError: nobody reads standard output any more.
     """
-    writer = FORMATS[format or format_of(target)]
-    if str(target) == "-":
-        writer(table, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-        return
-    with _replacing(Path(target)) as file:
-        writer(table, file)
+    begin = FORMATS[format or format_of(target)]
+    with _opened(target) as file, begin(file, schema, facts) as append:
+
+        def write(batch: pa.RecordBatch) -> None:
+            for piece in _pieces(batch):
+                append(piece)
+                file.flush()
+
+        yield write
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """A batch in parts of rows, none of them empty."""
+    rows = max(batch.num_rows * _PIECE_BYTES // max(batch.nbytes, 1), 1)
+    return (batch.slice(first, rows) for first in range(0, batch.num_rows, rows))
 
 
 def format_of(target: str | Path) -> str:
@@ -85,70 +108,84 @@ def _folder_name(source: str | Path | None) -> str:
     return "fitq-results" if source is None or str(source) == "-" else f"{Path(source).stem}-results"
 
 
-def _write_parquet(table: pa.Table, file: BinaryIO) -> None:
-    parquet.write_table(table, file, compression="zstd")
+@contextmanager
+def _parquet(file: BinaryIO, schema: pa.Schema, facts: Mapping[str, object]) -> Iterator[Write]:
+    waiting: list[pa.RecordBatch] = []
+    waiting_bytes = 0
+    with parquet.ParquetWriter(file, schema, **_parquet_options(schema)) as writer:
+
+        def append(batch: pa.RecordBatch) -> None:
+            nonlocal waiting_bytes
+            waiting.append(batch)
+            waiting_bytes += batch.nbytes
+            if waiting_bytes >= _ROW_GROUP_BYTES:
+                pack()
+
+        def pack() -> None:
+            nonlocal waiting_bytes
+            writer.write_table(pa.Table.from_batches(waiting, schema))
+            waiting.clear()
+            waiting_bytes = 0
+
+        yield append
+        if waiting:
+            pack()
 
 
-def _write_jsonl(table: pa.Table, file: BinaryIO) -> None:
-    for batch in table.to_batches(_ROWS_AT_ONCE):
-        file.write(msgspec.json.Encoder().encode_lines(batch.to_pylist()))  # msgspec writes NaN and infinity as null
+def _parquet_options(schema: pa.Schema) -> dict[str, Any]:
+    """What makes files small at little cost; floats compress a third better with their bytes sorted by significance."""
+    flat = [field.name for field in schema if not pa.types.is_list(field.type)]
+    return {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": [name for name in _DICTIONARY_COLUMNS if name in schema.names],
+        "column_encoding": {path: "BYTE_STREAM_SPLIT" for field in schema if (path := _path_of_floats(field))},
+        "write_statistics": flat,
+    }
 
 
-def _write_json(table: pa.Table, file: BinaryIO) -> None:
-    file.write(msgspec.json.encode({"schema": JSON_SCHEMA, "rows": table.to_pylist()}) + b"\n")
+def _path_of_floats(field: pa.Field) -> str | None:
+    if pa.types.is_list(field.type):
+        return f"{field.name}.list.element" if pa.types.is_floating(field.type.value_type) else None
+    return field.name if pa.types.is_floating(field.type) else None
 
 
-def _write_csv(table: pa.Table, file: BinaryIO) -> None:
-    flat = _long(table) if "step" in table.column_names else _wide(table)
-    columns = {name: _finite(flat[name]) for name in flat.column_names}
-    csv.write_csv(pa.table(columns), file, csv.WriteOptions(quoting_style="needed"))
+@contextmanager
+def _jsonl(file: BinaryIO, schema: pa.Schema, facts: Mapping[str, object]) -> Iterator[Write]:
+    encoder = msgspec.json.Encoder()  # which writes NaN and infinity as null
+
+    def append(batch: pa.RecordBatch) -> None:
+        file.write(encoder.encode_lines(rows_of(batch)))
+
+    yield append
 
 
-FORMATS: dict[str, Callable[[pa.Table, BinaryIO], None]] = {
-    "parquet": _write_parquet,
-    "jsonl": _write_jsonl,
-    "json": _write_json,
-    "csv": _write_csv,
-}
+@contextmanager
+def _json(file: BinaryIO, schema: pa.Schema, facts: Mapping[str, object]) -> Iterator[Write]:
+    encoder, separator = msgspec.json.Encoder(), b""
+
+    def append(batch: pa.RecordBatch) -> None:
+        nonlocal separator
+        file.write(separator + encoder.encode(rows_of(batch))[1:-1])
+        separator = b","
+
+    file.write(b'{"schema":%d,"rows":[' % JSON_SCHEMA)
+    yield append
+    fields = [encoder.encode(name) + b":" + encoder.encode(value) for name, value in facts.items()]
+    file.write(b",".join([b"]", *fields]) + b"}\n")
 
 
-def _long(traces: pa.Table) -> pa.Table:
-    """One row for each recorded step."""
-    rows = pc.list_parent_indices(traces["loss"])
-    lists = {name: pc.list_flatten(traces[name]) for name in ("step", "loss")}
-    return pa.table({"index": traces["index"].take(rows), "id": traces["id"].take(rows), **lists})
+FORMATS: dict[str, Format] = {"parquet": _parquet, "jsonl": _jsonl, "json": _json, "csv": csv_writer}
 
 
-def _wide(results: pa.Table) -> pa.Table:
-    """Lists by power as one column for each power, other lists as JSON text."""
-    columns: dict[str, pa.ChunkedArray] = {}
-    for name in results.column_names:
-        if name in _BY_POWER:
-            columns |= _by_power(results[name], _BY_POWER[name])
-        elif pa.types.is_list(results.schema.field(name).type):
-            columns[name] = pa.array([row and msgspec.json.encode(row).decode() for row in results[name].to_pylist()])
-        else:
-            columns[name] = results[name]
-    return pa.table(columns)
+def _opened(target: str | Path) -> AbstractContextManager[BinaryIO]:
+    return _standard_output() if str(target) == "-" else _replacing(Path(target))
 
 
-def _by_power(lists: pa.ChunkedArray, prefix: str) -> dict[str, pa.Array]:
-    """Columns from the highest power among all rows down to 0; a row of lower degree leaves the higher ones empty."""
-    lists = lists.combine_chunks()
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
-    row = pc.list_parent_indices(lists).to_numpy()
-    power = lengths[row] - 1 - (np.arange(len(row)) - (np.cumsum(lengths) - lengths)[row])
-    values = pc.list_flatten(lists).to_numpy(zero_copy_only=False)
-    table = np.full((lengths.max(initial=0), len(lists)), np.nan)
-    table[power, row] = values
-    return {f"{prefix}{number}": pa.array(table[number]) for number in reversed(range(len(table)))}
-
-
-def _finite(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Numbers that are not finite become null."""
-    if not pa.types.is_floating(column.type):
-        return column
-    return pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
+@contextmanager
+def _standard_output() -> Iterator[BinaryIO]:
+    yield sys.stdout.buffer
+    sys.stdout.buffer.flush()
 
 
 @contextmanager
@@ -160,6 +197,6 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
             yield file
         temporary.replace(path)
     except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror}; check the folder and its permissions") from None
+        raise FileError(f"cannot write {path}: {error.strerror or error}; check the folder and its permissions") from None
     finally:
         temporary.unlink(missing_ok=True)

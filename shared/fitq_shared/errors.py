@@ -12,7 +12,9 @@
     ├── SubmissionError
     │   ├── SubmissionNotFound  no submission has this id
     │   ├── DifferentContent    the submission with this key or id was made of other jobs
-    │   └── SubmissionTimeout   it did not finish in the time the caller gave it
+    │   ├── SubmissionTimeout   it did not finish in the time the caller gave it
+    │   ├── JobNotFound         no job of the submission has this id
+    │   └── JobNotFinished      the fit of this job is not done yet
     ├── LocalFailure            the private server or worker of `fitq run` did not start or ended early
     ├── FrameError              bytes that are no frame of this version of fitq
     └── MissingDependency       an optional package (an extra) is needed and not installed
@@ -92,6 +94,14 @@ class DifferentContent(SubmissionError):
 
 class SubmissionTimeout(SubmissionError):
     """The submission did not finish in the time the caller gave it; it goes on."""
+
+
+class JobNotFound(SubmissionError):
+    """No job of the submission has this id, or it does not have what was asked for."""
+
+
+class JobNotFinished(SubmissionError):
+    """The fit of this job is not done yet; it goes on."""
 
 
 class LocalFailure(FitqError):

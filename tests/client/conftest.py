@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,30 +20,18 @@ LOSSES = [4.0, 3.0, 2.0, 1.5]
 
 
 @pytest.fixture
-def finish(store: Store) -> Callable[[str], None]:
-    """A function that commits a result for each job of a submission: `invalid` when its id starts with "bad"."""
+def finish(store: Store, finish_on: Callable[..., None]) -> Callable[..., None]:
+    """A function that commits a result for each job of a submission: `invalid` when its id starts with "bad".
 
-    def commit(submission: str) -> None:
-        for chunk in reversed(range(store.manifest(submission).chunks)):
-            claim = store.claim(submission, chunk, "test")
-            assert claim is not None
-            jobs = frames.decode(claim.jobs, frames.JOB_SCHEMA).to_pylist()
-            results = [_result(job, chunk) for job in jobs]
-            statuses = [result["status"] for result in results]
-            store.commit(
-                submission,
-                chunk,
-                Commit(
-                    results=frames.encode(pa.RecordBatch.from_pylist(results, frames.RESULT_SCHEMA)),
-                    traces=frames.encode(pa.RecordBatch.from_pylist([_trace(job) for job in jobs], frames.TRACE_SCHEMA)),
-                    jobs=len(jobs),
-                    seconds=0.1,
-                    statuses={status: statuses.count(status) for status in set(statuses)},
-                    attempt=claim.attempt,
-                ),
-            )
+    It takes the last chunk first, or only those that it is told.
+    """
+    return functools.partial(finish_on, store)
 
-    return commit
+
+@pytest.fixture
+def finish_on() -> Callable[..., None]:
+    """The same for any store, which comes first."""
+    return _finish
 
 
 @pytest.fixture
@@ -57,6 +46,25 @@ def fitq(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., R
     return run
 
 
+def _finish(store: Store, submission: str, *chunks: int) -> None:
+    for chunk in chunks or reversed(range(store.manifest(submission).chunks)):
+        claim = store.claim(submission, chunk, "test")
+        assert claim is not None
+        jobs = frames.decode(claim.jobs, frames.JOB_SCHEMA).to_pylist()
+        results = [_result(job, chunk) for job in jobs]
+        traces = [trace for job in jobs if (trace := _trace(job)) is not None]
+        statuses = [result["status"] for result in results]
+        commit = Commit(
+            results=frames.encode(pa.RecordBatch.from_pylist(results, frames.RESULT_SCHEMA)),
+            traces=frames.encode(pa.RecordBatch.from_pylist(traces, frames.TRACE_SCHEMA)) if traces else b"",
+            jobs=len(jobs),
+            seconds=0.1,
+            statuses={status: statuses.count(status) for status in set(statuses)},
+            attempt=claim.attempt,
+        )
+        store.commit(submission, chunk, commit)
+
+
 def _result(job: dict[str, Any], chunk: int) -> dict[str, Any]:
     common = {"index": job["index"], "id": job["id"], "chunk": chunk, "device": "cpu", "seed": job["seed"]}
     if job["id"].startswith("bad"):
@@ -65,7 +73,9 @@ def _result(job: dict[str, Any], chunk: int) -> dict[str, Any]:
     return common | {"status": "converged", "coefficients": coefficients, "domain": [0.0, 1.0], "loss": 1.5, "gap": 1e-6}
 
 
-def _trace(job: dict[str, Any]) -> dict[str, Any]:
+def _trace(job: dict[str, Any]) -> dict[str, Any] | None:
+    if job["trace"] == "none":
+        return None
     return {
         "index": job["index"],
         "id": job["id"],

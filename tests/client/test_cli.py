@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from fitq_shared.settings import Settings
 from fitq_shared.store import Store
 
 Fitq = Callable[..., Result]
-Finish = Callable[[str], None]
+Finish = Callable[..., None]
 
 GOOD = '{"id": "a", "x": [0, 1, 2], "y": [1, 3, 5], "degree": 1}\n'
 FITQ = [sys.executable, "-c", "from fitq.cli import main; main(prog_name='fitq')"]
@@ -164,6 +165,83 @@ def test_results_and_traces_go_to_files_by_suffix_or_format(
     assert fitq("results", submitted, "--traces", "-o", tmp_path / "t.dat", "--format", "csv").exit_code == OK
     assert (tmp_path / "t.dat").read_text().splitlines()[1] == '0,"a",0,4'
     assert fitq("results", submitted, "-o", tmp_path / "r.dat").exit_code == BAD_INPUT
+
+
+def test_a_cursor_leads_from_one_call_to_the_next(fitq: Fitq, finish: Finish, tmp_path: Path) -> None:
+    """It is the last line on standard error, and a field of the JSON document; `--since` has no row twice."""
+    path = tmp_path / "two.jsonl"
+    path.write_text('{"id": "line", "polynomial": [1], "degree": 1}\n{"id": "flat", "polynomial": [1], "degree": 0}\n')
+    submission = fitq("submit", path).stdout.strip()
+    finish(submission, 1)
+    first = fitq("results", submission)
+    assert [json.loads(line)["id"] for line in first.stdout.splitlines()] == ["flat"]
+    name, cursor = first.stderr.splitlines()[-1].split()
+    assert (name, json.loads(fitq("results", submission, "--json").stdout)["cursor"]) == ("cursor:", cursor)
+    assert fitq("results", submission, "--since", cursor).stdout == ""
+    finish(submission, 0)
+    for options in ([], ["--follow"], ["--traces"]):
+        more = fitq("results", submission, "--since", cursor, *options)
+        assert [json.loads(line)["id"] for line in more.stdout.splitlines()] == ["line"]
+    assert fitq("results", submission, "--since", "soon").exit_code == BAD_INPUT
+    assert fitq("results", submission, "--since", cursor, "--ordered").exit_code == BAD_INPUT
+
+
+def test_followed_results_come_by_completion_unless_ordered(fitq: Fitq, finish: Finish, tmp_path: Path) -> None:
+    """Without following the order is that of the input."""
+    path = tmp_path / "three.jsonl"
+    path.write_text("".join(f'{{"polynomial": [1], "degree": {degree}}}\n' for degree in (1, 0, 1)))
+    submission = fitq("submit", path).stdout.strip()
+    finish(submission)
+    for options, expected in ((["--follow"], "102"), (["--follow", "--ordered"], "012"), ([], "012")):
+        lines = fitq("results", submission, *options).stdout.splitlines()
+        assert "".join(json.loads(line)["id"] for line in lines) == expected
+
+
+def test_a_reader_that_leaves_ends_following_without_a_word(settings: Settings, fitq: Fitq, finish: Finish) -> None:
+    """As in `fitq results ID --follow | head -1`: exit code 0, nothing on standard error, not even from Python's exit."""
+    submission = fitq("submit", "--polynomial", "1", "--count", 9).stdout.strip()
+    command = [*FITQ, "results", submission, "--follow"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment(settings), stdout=pipe, stderr=pipe, text=True) as follower:
+        assert follower.stdout is not None
+        assert follower.stderr is not None
+        follower.stdout.close()
+        finish(submission)
+        assert (follower.wait(20), follower.stderr.read()) == (OK, "")
+
+
+def test_ctrl_c_while_following_tells_where_to_go_on(settings: Settings, fitq: Fitq, finish: Finish, tmp_path: Path) -> None:
+    """The lines that are out are behind the cursor on standard error."""
+    path = tmp_path / "two.jsonl"
+    path.write_text('{"polynomial": [1], "degree": 1}\n{"polynomial": [1], "degree": 0}\n')
+    submission = fitq("submit", path).stdout.strip()
+    finish(submission, 1)
+    command = [*FITQ, "results", submission, "--follow"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment(settings), stdout=pipe, stderr=pipe, text=True) as follower:
+        assert follower.stdout is not None
+        assert json.loads(follower.stdout.readline())["id"] == "1"
+        time.sleep(0.2)  # the line is out before its cursor is noted
+        follower.send_signal(signal.SIGINT)
+        _, stderr = follower.communicate(timeout=20)
+    assert follower.returncode == INTERRUPTED
+    cursor = stderr.splitlines()[0].removeprefix("cursor: ")
+    assert fitq("results", submission, "--since", cursor).stdout == ""
+
+
+def test_one_job_by_its_id(fitq: Fitq, submitted: str, finish: Finish) -> None:
+    """Its result or trace; an id that is not there is bad input, one that is not fitted yet is not."""
+    assert fitq("results", submitted, "--id", "a").exit_code == FAILURE
+    finish(submitted)
+    assert [json.loads(line)["id"] for line in fitq("results", submitted, "--id", "bad").stdout.splitlines()] == ["bad"]
+    assert json.loads(fitq("results", submitted, "--id", "a", "--json", "--traces").stdout)["rows"][0]["step"] == [
+        0,
+        1,
+        2,
+        3,
+    ]
+    assert fitq("results", submitted, "--id", "nobody").exit_code == BAD_INPUT
+    assert fitq("results", submitted, "--id", "a", "--follow").exit_code == BAD_INPUT
 
 
 def test_ls_shows_submissions_and_delete_removes_them(fitq: Fitq, submitted: str, good: Path) -> None:

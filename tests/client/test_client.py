@@ -86,24 +86,6 @@ def test_a_path_is_its_own_source(client: Client, tmp_path: Path) -> None:
     assert client.submit(path).status().source == str(path)
 
 
-def test_results_and_traces_come_in_the_order_of_the_input(client: Client, finish: Callable[[str], None]) -> None:
-    """Whatever the order in which chunks were made and committed."""
-    submission = client.submit(JOBS)
-    finish(submission.id)
-    results, traces = submission.results(), submission.traces()
-    assert results["id"].to_pylist() == traces["id"].to_pylist() == [job["id"] for job in JOBS]
-    assert [len(row) for row in results["coefficients"].to_pylist()] == [job["degree"] + 1 for job in JOBS]
-    assert traces.column_names == ["index", "id", "step", "loss"]
-    assert traces.slice(4, 1).to_pylist()[0]["step"] == [0, 1, 2, 3]
-    assert submission.wait().statuses == {"converged": 9}
-
-
-def test_before_the_first_commit_there_are_no_rows(client: Client) -> None:
-    """Empty tables with the usual columns, no error."""
-    submission = client.submit(JOBS)
-    assert (submission.results().num_rows, submission.traces().num_rows) == (0, 0)
-
-
 def test_wait_gives_up_after_the_timeout_and_the_submission_goes_on(client: Client) -> None:
     """The error says how far it was and how to wait again."""
     submission = client.submit(JOBS)
@@ -221,6 +203,23 @@ def test_a_wait_outlives_a_restart_of_the_server(restartable: Restartable) -> No
     submission.delete()
     waiting.join()
     assert [submission.id in text for text in seen] == [True]
+
+
+def test_a_follower_of_results_outlives_a_restart_of_the_server(
+    restartable: Restartable, finish_on: Callable[..., None]
+) -> None:
+    """It asks again until the server is back, and neither loses nor repeats a batch."""
+    submission = Client(restartable.settings).submit(JOBS)
+    batches = submission.result_batches(follow=True)
+    finish_on(Store(restartable.settings), submission.id, 1)
+    seen = [next(batches)[1]["id"].to_pylist()]
+    finish_on(Store(restartable.settings), submission.id, 0)
+    restartable.kill()
+    back = threading.Timer(0.5, restartable.start)
+    back.start()
+    seen += [batch["id"].to_pylist() for _, batch in batches]
+    back.join()
+    assert seen == [[job["id"] for job in JOBS[start::2]] for start in (1, 0)]
 
 
 def test_a_server_that_dies_in_the_middle_leaves_nothing_that_looks_whole(restartable: Restartable) -> None:

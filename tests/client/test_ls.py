@@ -39,7 +39,7 @@ def test_sizes_are_those_in_redis_and_in_files(
     files = list((tmp_path / "results" / submitted).iterdir())
     assert len(files) == 2
     assert entry["file_bytes"] == sum(path.stat().st_size for path in files)
-    assert entry["redis_bytes"] == store.size(submitted)[0] > 0
+    assert entry["memory_bytes"] == store.size(submitted)[0] > 0
     assert "in Redis" in fitq("ls", "--size").stdout
     assert "in Redis" not in fitq("ls").stdout
 

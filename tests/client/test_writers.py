@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from fitq.writers import FORMATS, targets, write
+from fitq.traces import LABELLED_SCHEMA
+from fitq.writers import FORMATS, targets, writing
 from fitq_shared.errors import FileError
 from fitq_shared.frames import RESULT_SCHEMA
 
@@ -33,14 +34,18 @@ def results() -> pa.Table:
 
 @pytest.fixture
 def traces() -> pa.Table:
-    return pa.table(
-        {
-            "index": pa.array([0, 1], pa.int64()),
-            "id": ["a", "b"],
-            "step": pa.array([[0, 10], [0]], pa.list_(pa.int32())),
-            "loss": pa.array([[4.0, 2.0], [INF]], pa.list_(pa.float32())),
-        }
-    )
+    rows = [
+        {"index": 0, "id": "a", "step": [0, 10], "loss": [4.0, 2.0]},
+        {"index": 1, "id": "b", "step": [0], "loss": [INF]},
+    ]
+    return pa.Table.from_pylist(rows, LABELLED_SCHEMA)
+
+
+def write(table: pa.Table, target: str | Path, format: str | None = None) -> None:
+    """Write a table with a batch for each row, as rows come from a submission: in several batches, some of them slices."""
+    with writing(target, table.schema, format) as append:
+        for row in range(table.num_rows):
+            append(table.slice(row, 1).to_batches()[0])
 
 
 def refuse(constant: str) -> None:
@@ -67,9 +72,13 @@ def test_jsonl_has_null_for_what_is_missing_or_not_finite(results: pa.Table, tmp
 
 def test_json_is_one_document_with_a_version(results: pa.Table, tmp_path: Path) -> None:
     """For scripts that read a whole file."""
-    write(results, tmp_path / "r.json")
+    facts: dict[str, object] = {}
+    with writing(tmp_path / "r.json", results.schema, facts=facts) as append:
+        for batch in results.to_batches(2):
+            append(batch)
+        facts["cursor"] = "7-0"  # known at the end only
     document = json.loads((tmp_path / "r.json").read_text(), parse_constant=refuse)
-    assert document["schema"] == 1
+    assert (document["schema"], document["cursor"]) == (1, "7-0")
     assert [row["id"] for row in document["rows"]] == results["id"].to_pylist()
 
 
@@ -88,6 +97,26 @@ def test_traces_in_csv_have_a_row_for_each_step(traces: pa.Table, tmp_path: Path
     assert (tmp_path / "t.csv").read_text().splitlines() == [
         '"index","id","step","loss"', '0,"a",0,4', '0,"a",10,2', '1,"b",0,'
     ]  # fmt: skip
+
+
+def test_standard_output_gets_each_batch_at_once(
+    results: pa.Table, traces: pa.Table, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Lines of results, and rows of traces in CSV, are there before the block ends."""
+    with writing("-", results.schema) as append:
+        append(results.to_batches()[0].slice(0, 1))
+        assert [json.loads(line)["id"] for line in capfdbinary.readouterr().out.splitlines()] == ["a"]
+        append(results.to_batches()[0].slice(1, 1))
+        assert [json.loads(line)["id"] for line in capfdbinary.readouterr().out.splitlines()] == ["b"]
+    with writing("-", traces.schema, "csv") as append:
+        append(traces.to_batches()[0].slice(0, 1))
+        assert capfdbinary.readouterr().out.splitlines()[1:] == [b'0,"a",0,4', b'0,"a",10,2']
+
+
+def test_small_batches_share_a_row_group(results: pa.Table, tmp_path: Path) -> None:
+    """A Parquet file of a thousand small chunks is as good to read as one of a large one."""
+    write(results, tmp_path / "r.parquet")
+    assert parquet.ParquetFile(tmp_path / "r.parquet").num_row_groups == 1
 
 
 @pytest.mark.parametrize("format", FORMATS)

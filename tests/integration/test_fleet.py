@@ -58,20 +58,6 @@ def test_traces_are_stored_only_where_they_are_wanted(fleet: Fleet) -> None:
     assert fleet.store.trace_frame("traceless", 0) is None
 
 
-def test_a_worker_keeps_results_where_the_submission_wants_them(
-    fleet: Fleet, jobs_of: Callable[..., pa.RecordBatch], tmp_path: Path
-) -> None:
-    """It learns the place from the manifest, and Redis holds no frame of it."""
-    filing = fleet._replace(store=Store(msgspec.structs.replace(fleet.store.settings, results_url=tmp_path.as_uri())))
-    filing.submit("filed", chunks=2, **QUICK)
-    fleet.wait_until_finished("filed")
-    assert_as_fitted_here(fleet, "filed", jobs_of, **QUICK)
-    kept = sorted(path.name for path in (tmp_path / "filed").iterdir())
-    assert kept == ["results-0-1.arrow", "results-1-1.arrow", "traces-0-1.arrow", "traces-1-1.arrow"]
-    names = SubmissionKeys(fleet.store.settings.namespace, "filed")
-    assert fleet.store.redis.exists(*(name(chunk) for chunk in (0, 1) for name in (names.results, names.traces))) == 0
-
-
 def test_messages_of_the_same_chunk_commit_it_once(fleet: Fleet, jobs_of: Callable[..., pa.RecordBatch]) -> None:
     """Duplicates are dropped and leave the queue."""
     fleet.submit("repeated", **QUICK)
@@ -92,6 +78,22 @@ def test_a_chunk_whose_fitting_process_is_killed_runs_again(fleet: Fleet, jobs_o
     fleet.wait_until_claimed("killed", attempt=2)
     fleet.wait_until_finished("killed")
     assert_as_fitted_here(fleet, "killed", jobs_of)
+
+
+def test_results_in_files_survive_a_killed_process_too(
+    start_fleet: Callable[[Settings], Fleet], settings: Settings, jobs_of: Callable[..., pa.RecordBatch], tmp_path: Path
+) -> None:
+    """The worker learns from the manifest where they go; they are those of the second attempt, and Redis has none."""
+    worker_settings = msgspec.structs.replace(settings, lease_seconds=3)
+    fleet = start_fleet(worker_settings)
+    submitting = Store(msgspec.structs.replace(settings, results_url=f"file://{tmp_path}"))
+    fleet._replace(store=submitting).submit("filed")
+    fleet.wait_until_claimed("filed")
+    fleet.kill_fitting_process()
+    fleet.wait_until_finished("filed")
+    assert_as_fitted_here(fleet, "filed", jobs_of)
+    assert sorted(path.name for path in (tmp_path / "filed").iterdir()) == ["results-0-2.arrow", "traces-0-2.arrow"]
+    assert list(fleet.store.redis.scan_iter(f"{settings.namespace}:*:results:*")) == []
 
 
 def test_a_chunk_that_always_kills_its_process_ends_as_errors(fleet: Fleet) -> None:

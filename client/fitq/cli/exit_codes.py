@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fitq_shared.errors import DifferentContent, FitqError, InputError, SettingsError, SubmissionNotFound, SubmissionTimeout
+from fitq_shared.errors import (
+    DifferentContent,
+    FitqError,
+    InputError,
+    JobNotFound,
+    SettingsError,
+    SubmissionNotFound,
+    SubmissionTimeout,
+)
 
 OK = 0
 #: The server or another tool failed; trying again may help.
@@ -18,13 +26,14 @@ FAILED_FITS = 5
 INTERRUPTED = 130
 TERMINATED = 143
 
+_BAD_INPUT = (InputError, SettingsError, SubmissionNotFound, JobNotFound, DifferentContent)
+
 
 def exit_code(error: FitqError) -> int:
     """The code for an error."""
     if isinstance(error, SubmissionTimeout):
         return TIMEOUT
-    bad_input = isinstance(error, InputError | SettingsError | SubmissionNotFound | DifferentContent)
-    return BAD_INPUT if bad_input else FAILURE
+    return BAD_INPUT if isinstance(error, _BAD_INPUT) else FAILURE
 
 
 def exit_code_of_fits(statuses: Mapping[str, int]) -> int:

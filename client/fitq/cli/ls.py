@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
 import click
 
 from fitq.cli import options
 
-if TYPE_CHECKING:
-    from fitq_shared.manifest import Manifest
-
 
 @click.command(short_help="List submissions, newest first.")
-@click.option("--size", is_flag=True, help="Show what each takes, in the memory of Redis and in files.")
+@click.option("--size", is_flag=True, help="Also how many bytes each takes, in the memory of Redis and in files.")
 @options.client_options
 @options.json_option
 def command(size: bool, url: str | None, as_json: bool) -> None:
@@ -25,14 +19,12 @@ def command(size: bool, url: str | None, as_json: bool) -> None:
 
     client = options.client(url)
     manifests = client.submissions()
-    sizes = client.sizes(manifests) if size else None
+    sizes = client.sizes(manifests) if size else {}
     if as_json:
-        print_json({"submissions": [document_of(manifest) | _bytes(manifest, sizes) for manifest in manifests]})
+        documents = [document_of(manifest) for manifest in manifests]
+        sized = [{"memory_bytes": memory, "file_bytes": files} for memory, files in sizes.values()] or [{}] * len(documents)
+        print_json({"submissions": [document | more for document, more in zip(documents, sized, strict=True)]})
     elif manifests:
         Console().print(table_of(manifests, sizes))
     else:
         click.echo("no submissions; start with: fitq submit jobs.jsonl", err=True)
-
-
-def _bytes(manifest: Manifest, sizes: Mapping[str, tuple[int, int]] | None) -> dict[str, int]:
-    return {} if sizes is None else dict(zip(("redis_bytes", "file_bytes"), sizes[manifest.id], strict=True))

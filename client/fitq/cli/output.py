@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +29,16 @@ _SECONDS_BETWEEN_LINES = 2.0
 def print_json(document: dict[str, Any]) -> None:
     """One JSON document on one line of standard output."""
     click.echo(msgspec.json.encode({"schema": JSON_SCHEMA, **document}))
+
+
+@contextmanager
+def quiet_when_nobody_reads() -> Iterator[None]:
+    """A reader of standard output that has had enough, like `head`, ends the command without a word."""
+    try:
+        yield
+    except BrokenPipeError:
+        # What is still buffered goes nowhere, or Python complains of it when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def document_of(manifest: Manifest) -> dict[str, Any]:
@@ -61,19 +74,18 @@ def counts_of(manifest: Manifest, styled: bool = False) -> str:
     return "  ".join(f"[{status_style(status)}]{text}[/]" if styled else text for status, text in texts)
 
 
-def table_of(manifests: Iterable[Manifest], sizes: Mapping[str, tuple[int, int]] | None = None) -> Table:
-    """Submissions as a table, one a line; `sizes` gives each id its bytes in Redis and in files."""
+def table_of(manifests: Iterable[Manifest], sizes: Mapping[str, tuple[int, int]]) -> Table:
+    """Submissions as a table, one a line; `sizes` are bytes in memory and in files by id, none for no such columns."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    sized = ("in Redis", "in files") if sizes is not None else ()
-    for name in ("id", "created (UTC)", "state", "done", "jobs", *sized, "by status", "source"):
-        right = name in ("done", "jobs", *sized)
-        table.add_column(name, justify="right" if right else "left", no_wrap=right or name == "id")
+    right = ("done", "jobs", "in Redis", "in files")
+    for name in ("id", "created (UTC)", "state", "done", "jobs", *(right[2:] if sizes else ()), "by status", "source"):
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=name in ("id", *right))
     for manifest in manifests:
         created = datetime.fromtimestamp(manifest.created_at, UTC).strftime("%Y-%m-%d %H:%M")
         counts = counts_of(manifest, styled=True)
         totals = (f"{manifest.done_jobs:,}", f"{manifest.jobs:,}")
-        bytes_used = () if sizes is None else map(decimal, sizes[manifest.id])
-        table.add_row(manifest.id, created, state_of(manifest), *totals, *bytes_used, counts, escape(manifest.source))
+        taken = [decimal(size) for size in sizes.get(manifest.id, ())]
+        table.add_row(manifest.id, created, state_of(manifest), *totals, *taken, counts, escape(manifest.source))
     return table
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -39,34 +39,35 @@ def command(context: click.Context, /, output: str | None, device: str, as_json:
 
     from fitq.cli.output import follow, print_json
     from fitq.client import Client
+    from fitq.copying import copying
     from fitq.local import local_fleet
-    from fitq.summary import rendered, summarise
-    from fitq.writers import targets, write
+    from fitq.summary import Tally
+    from fitq.writers import targets
 
     # Python would die at once of SIGTERM and leave the temporary folder; an exit takes the fleet down first.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
     jobs, source = options.jobs_from(inputs)
     results_file, traces_file = targets(output, inputs["input"])
-    progress = Console(stderr=True)
+    progress, tally = Console(stderr=True), Tally()
     with local_fleet(device) as fleet:
+        client = Client(fleet.settings)
         with progress.status("submitting"):
-            submission = Client(fleet.settings).submit(jobs, source)
-        manifest = follow(_watched(submission, fleet), progress)
-        results = submission.results()
-        write(results, results_file)
-        write(submission.traces(), traces_file)
-    summary = summarise(results, manifest)
+            submission = client.submit(jobs, source)
+        with copying(client.store, submission.id, results_file, traces_file, tally.add) as copy:
+            manifest = follow(_watched(submission, fleet, copy), progress)
+    summary = tally.summary(manifest)
     if as_json:
         print_json({**msgspec.structs.asdict(summary), "results": str(results_file), "traces": str(traces_file)})
     else:
-        Console().print(rendered(summary, results))
+        Console().print(tally.rendered(summary))
         click.echo(f"\nresults: {results_file}\ntraces:  {traces_file}")
     context.exit(exit_code_of_fits(summary.statuses))
 
 
-def _watched(submission: Submission, fleet: LocalFleet) -> Iterator[Manifest]:
-    """The progress of the submission for as long as the worker lives."""
+def _watched(submission: Submission, fleet: LocalFleet, copy: Callable[[], None]) -> Iterator[Manifest]:
+    """The progress of the submission for as long as the worker lives, with `copy` called at each look."""
     for manifest in submission.progress():
+        copy()
         yield manifest
         if not manifest.finished:
             fleet.check()

@@ -1,0 +1,33 @@
+"""Outages: a server that is away, for instance because it restarts, is asked again for a while."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from fitq_shared.errors import ServerUnreachable
+
+#: How long asking goes on without an answer from the server.
+MAX_OUTAGE_SECONDS = 120.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 0.25
+
+_Answer = TypeVar("_Answer")
+
+
+def ride_out(ask: Callable[[], _Answer], deadline: float = float("inf")) -> _Answer:
+    """What `ask` returns, once the server answers; no longer than MAX_OUTAGE_SECONDS or until `deadline` (monotonic).
+
+    Raises:
+        ServerUnreachable: it did not answer in that time.
+    """
+    give_up = min(time.monotonic() + MAX_OUTAGE_SECONDS, deadline)
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return ask()
+        except ServerUnreachable:
+            if time.monotonic() + pause > give_up:
+                raise
+        time.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
