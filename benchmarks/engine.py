@@ -106,7 +106,7 @@ def by_degree(rounds: int) -> dict[str, Rates]:
             **dict(peers(degree, 20)),
             "eager": (engine(eager, "eager"), EAGER_FITS),
             "compiled": (engine(jobs, "compiled"), CHUNK_FITS),
-            "exact": (engine(exact, "eager"), CHUNK_FITS),
+            "exact": (engine(exact, "compiled"), CHUNK_FITS),
         }
         found[f"degree {degree}"] = rates(ways, rounds)
     return found
@@ -118,7 +118,7 @@ def by_samples(rounds: int) -> dict[str, Rates]:
     for samples in (20, 200, 2000):
         ways[f"compiled, {samples} samples"] = (engine(frame(2, samples, CHUNK_FITS), "compiled"), CHUNK_FITS)
         exact = frame(2, samples, CHUNK_FITS, optimizer="exact")
-        ways[f"exact, {samples} samples"] = (engine(exact, "eager"), CHUNK_FITS)
+        ways[f"exact, {samples} samples"] = (engine(exact, "compiled"), CHUNK_FITS)
     ways["compiled, 20 samples, no trace"] = (engine(frame(2, 20, CHUNK_FITS, trace="none"), "compiled"), CHUNK_FITS)
     return {way: {"fits/s": rate} for way, rate in rates(ways, rounds).items()}
 
@@ -131,7 +131,7 @@ def by_fits(largest: int, rounds: int) -> dict[str, Rates]:
         jobs, exact = frame(2, 20, size), frame(2, 20, size, optimizer="exact")
         ways: Ways = {
             "compiled": (engine(jobs, "compiled", chunks), size * chunks),
-            "exact": (engine(exact, "eager", chunks), size * chunks),
+            "exact": (engine(exact, "compiled", chunks), size * chunks),
         }
         if fits <= 10_000:
             ways["eager"] = (engine(jobs, "eager", chunks), size * chunks)

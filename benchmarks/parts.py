@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeVar
@@ -15,10 +15,13 @@ import torch
 from celery import Celery
 from inputs import Source
 
-from fitq.planner import Chunk, plan
+from fitq.planner import plan
+from fitq.streams import RESULTS, TRACES
 from fitq.submission import Submission
-from fitq.writers import write
+from fitq.writers import writing
 from fitq_shared import broker, frames
+from fitq_shared.payload import payload_of
+from fitq_shared.rows import Rows
 from fitq_shared.settings import Settings
 from fitq_shared.store import Commit, Store
 from fitq_worker.batch import claimed
@@ -31,11 +34,11 @@ _NAMESPACE, _SUBMISSION, _WORKER = "parts", "parts", "benchmark"
 _LANE = broker.BULK_LANES[0]
 _PAGE = 1000
 
-
 #: Parts that talk to the server, whose work in the meantime counts too. publish: a job frame is encoded, stored and
 #: enqueued. decode: a chunk is claimed, got and decoded. commit: the frames of results and traces are stored. fetch: they
 #: are got and decoded.
 ROUND_TRIPS = ("publish", "decode", "commit", "fetch")
+PARTS = ("read", "plan", "publish", "decode", "encode", "commit", "fetch", "write")
 
 
 class Alone(NamedTuple):
@@ -83,8 +86,7 @@ class _Clock:
 
     def microseconds(self, jobs: int) -> dict[str, float]:
         """CPU time of each part for a job; for ROUND_TRIPS wall time."""
-        seconds = {part: (self.wall if part in ROUND_TRIPS else self.cpu)[part] for part in self.cpu}
-        return {part: value / jobs * 1e6 for part, value in seconds.items()}
+        return {part: (self.wall if part in ROUND_TRIPS else self.cpu)[part] / jobs * 1e6 for part in PARTS}
 
     def inside(self, inner: str, outer: str) -> None:
         """Take off `outer` what counts for `inner`, which ran inside it."""
@@ -104,7 +106,7 @@ def parts_alone(source: Source, settings: Settings) -> dict[str, float]:
     with TemporaryDirectory() as folder, _publishing(store) as app:
         for chunk in clock.each("plan", plan(clock.each("read", source.batches()))):
             with clock.of("publish"):
-                _add(store, chunk)
+                store.add_chunk(_SUBMISSION, payload_of(chunk.number, Rows(chunk.frame, chunk.sets)), _LANE)
                 broker.publish(app, _LANE, _SUBMISSION, [chunk.number])
             with clock.of("decode"):
                 claim = claimed(store, _WORKER, _SUBMISSION, chunk.number)
@@ -132,19 +134,21 @@ def _publishing(store: Store) -> Iterator[Celery]:
             store.redis.unlink(*found[first : first + _PAGE])
 
 
-def _add(store: Store, chunk: Chunk) -> None:
-    store.add_chunk(_SUBMISSION, chunk.number, frames.encode(chunk.frame), chunk.jobs, _LANE)
-
-
 def _commit(fitted: Fitted) -> Commit:
     statuses = {each["values"]: each["counts"] for each in fitted.results["status"].value_counts().to_pylist()}
-    return Commit(frames.encode(fitted.results), frames.encode(fitted.traces), len(fitted.results), 0.0, statuses)
+    traces = frames.encode(fitted.traces) if len(fitted.traces) else b""
+    return Commit(frames.encode(fitted.results), traces, len(fitted.results), 0.0, statuses, attempt=1)
 
 
 def _collect(submission: Submission, clock: _Clock, folder: Path) -> None:
     """Fetch and write what was committed, as `fitq results` does with and without `--traces`."""
-    for name, get in (("results", submission.results), ("traces", submission.traces)):
-        with clock.of("fetch"):
-            table = get()
-        with clock.of("write"):
-            write(table, folder / f"{name}.parquet")
+    streams = ((RESULTS, submission.result_batches()), (TRACES, submission.trace_batches()))
+    for number, (kind, batches) in enumerate(streams):
+        with ExitStack() as closing:
+            with clock.of("write"):
+                write = closing.enter_context(writing(folder / f"{number}.parquet", kind.schema))
+            for _, batch in clock.each("fetch", batches):
+                with clock.of("write"):
+                    write(batch)
+            with clock.of("write"):
+                closing.close()

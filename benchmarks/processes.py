@@ -16,11 +16,13 @@ import msgspec
 import psutil
 
 from fitq.local import LocalFleet, local_fleet
+from fitq_shared.server import connected
 from fitq_shared.settings import PREFIX, Settings
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 MEBIBYTE = 2**20
+_DURABLE = {"auto-aof-rewrite-min-size": "1gb", "appendfsync": "everysec", "appendonly": "yes"}
 
 
 class Command:
@@ -87,13 +89,19 @@ class Tree:
 
 @contextmanager
 def small_fleet() -> Iterator[LocalFleet]:
-    """The fleet of `fitq run` with one worker process of one thread, tied to one core until `Tree.release`."""
+    """The fleet of `fitq run` with one worker process of one thread, tied to one core until `Tree.release`.
+
+    Its server keeps an append-only file, with the settings of docker-compose.yml.
+    """
     cores = os.sched_getaffinity(0)
     # A worker starts as many processes as it has cores, and may have others once it has started.
     os.sched_setaffinity(0, {max(cores)})
     try:
         with local_fleet("cpu") as fleet:
             os.sched_setaffinity(0, cores)
+            redis = connected(fleet.settings)
+            for name, value in _DURABLE.items():
+                redis.config_set(name, value)
             yield fleet
     finally:
         os.sched_setaffinity(0, cores)

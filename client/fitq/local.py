@@ -115,7 +115,8 @@ def _running_server(binary: str, directory: Path) -> Iterator[Settings]:
         "port": port,
         "requirepass": password,
         "dir": f'"{directory}"',
-        "appendonly": "yes",
+        # It lives as long as the run: what it would write to the disk, nobody would ever read.
+        "appendonly": "no",
         "save": '""',
         "maxmemory-policy": "noeviction",
     }

@@ -37,7 +37,7 @@ class Kind(NamedTuple):
     batch: Callable[[bytes], pa.RecordBatch]
 
 
-RESULTS = Kind(RESULT_SCHEMA, 8, Store.result_frames, lambda frame: decode(frame, RESULT_SCHEMA))
+RESULTS = Kind(RESULT_SCHEMA, 4, Store.result_frames, lambda frame: decode(frame, RESULT_SCHEMA))
 # The planner lets the traces of a chunk have 32 MiB.
 TRACES = Kind(LABELLED_SCHEMA, 2, Store.trace_frames, lambda frame: labelled(decode(frame, TRACE_SCHEMA)))
 

@@ -1,4 +1,8 @@
-"""The Lua scripts of the store: what Redis does in one step, whoever dies in between."""
+"""The Lua scripts of the store: what Redis does in one step, whoever dies in between.
+
+Frames do not pass through them: a script copies its arguments twice, and the append-only file gets them once more. They
+are stored under their own keys just before, with a time to live, and a script makes them part of the submission.
+"""
 
 #: A submission begins, and takes its name if it has one; the id of the one that has the name already wins.
 OPEN = """
@@ -16,25 +20,31 @@ redis.call('SADD', active, submission)
 return submission
 """
 
-#: A chunk enters a submission: once, and not at all when the submission was deleted meanwhile or has other jobs under its
-#: number. After the fixed arguments come pairs of a bucket of the id index and its new entries.
+#: A chunk whose frames were stored just before enters a submission: once, and not at all when the submission was
+#: deleted meanwhile or has other jobs under this number, whose frame stays as it is. After the fixed arguments come pairs
+#: of a bucket of the id index and its new entries.
 ADD_CHUNK = """
-local manifest, index, enqueued, frame, digests, sets, ids = unpack(KEYS)
-local chunk, entry, jobs, count, message, digest, shared, ttl = unpack(ARGV)
-if redis.call('EXISTS', manifest) == 0 then return 'gone' end
+local manifest, index, enqueued, frame, digests, sets, staged = unpack(KEYS)
+local chunk, entry, count, message, digest, ids, ttl = unpack(ARGV)
+if redis.call('EXISTS', manifest) == 0 then redis.call('UNLINK', staged, sets) return 'gone' end
 local known = redis.call('HGET', index, chunk)
-if known then return known == entry and 'duplicate' or 'different' end
-redis.call('SET', frame, jobs)
+if known then
+  redis.call('UNLINK', staged)
+  return known == entry and 'duplicate' or 'different'
+end
+if redis.call('EXISTS', staged) == 0 then return 'missing' end
+redis.call('RENAME', staged, frame)
+if ttl ~= '0' then redis.call('EXPIRE', frame, ttl) else redis.call('PERSIST', frame) end
 redis.call('HSET', index, chunk, entry)
 redis.call('HSET', enqueued, chunk, message)
-if digest ~= '' and redis.call('SADD', digests, digest) == 1 then redis.call('SET', sets, shared) end
+if digest ~= '' then redis.call('SADD', digests, digest) end
 redis.call('HINCRBY', manifest, 'jobs', count)
 redis.call('HINCRBY', manifest, 'chunks', 1)
-for i = 9, #ARGV, 2 do
+for i = 8, #ARGV, 2 do
   redis.call('APPEND', ids .. ARGV[i], ARGV[i + 1])
   if ttl ~= '0' then redis.call('EXPIRE', ids .. ARGV[i], ttl) end
 end
-if ttl ~= '0' then for i = 1, 6 do redis.call('EXPIRE', KEYS[i], ttl) end end
+if ttl ~= '0' then for _, key in ipairs({manifest, index, enqueued, digests, sets}) do redis.call('EXPIRE', key, ttl) end end
 return 'added'
 """
 
@@ -57,26 +67,37 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('EXPIRE', KEYS[1
 return 0
 """
 
-#: The frames of a chunk and its counts go in together, the first time only; its jobs are not needed any more.
+#: The frames of a chunk, staged just before, and its counts go in together, the first time only; its jobs are not
+#: needed any more. Frames that are kept as files are not staged.
 COMMIT = """
-local manifest, committed, results, traces, log, lease, enqueued, attempts, index, frame = unpack(KEYS)
-local chunk, attempt, result, trace, jobs, seconds, now, ttl = unpack(ARGV)
-if redis.call('EXISTS', manifest) == 0 then return 'gone' end
-if redis.call('HSETNX', committed, chunk, attempt) == 0 then return 'duplicate' end
-if result ~= '' then redis.call('SET', results, result) end
-if trace ~= '' then redis.call('SET', traces, trace) end
-redis.call('HINCRBY', manifest, 'done_jobs', jobs)
+local manifest, committed, log, lease, enqueued, attempts, index, jobs = unpack(KEYS)
+local staged, kept = {KEYS[9], KEYS[10]}, {KEYS[11], KEYS[12]}
+local chunk, attempt, frames, fits, seconds, now, ttl = unpack(ARGV)
+local exists = redis.call('EXISTS', manifest) == 1
+if not exists or redis.call('HEXISTS', committed, chunk) == 1 then
+  redis.call('UNLINK', unpack(staged))
+  return exists and 'duplicate' or 'gone'
+end
+for i = 1, tonumber(frames) do if redis.call('EXISTS', staged[i]) == 0 then return 'missing' end end
+redis.call('HSET', committed, chunk, attempt)
+for i = 1, tonumber(frames) do
+  redis.call('RENAME', staged[i], kept[i])
+  if ttl ~= '0' then redis.call('EXPIRE', kept[i], ttl) else redis.call('PERSIST', kept[i]) end
+end
+redis.call('HINCRBY', manifest, 'done_jobs', fits)
 redis.call('HINCRBYFLOAT', manifest, 'fit_seconds', seconds)
-for i = 9, #ARGV, 2 do redis.call('HINCRBY', manifest, 'status:' .. ARGV[i], ARGV[i + 1]) end
-redis.call('XADD', log, '*', 'chunk', chunk, 'jobs', jobs, 'attempt', attempt)
-redis.call('UNLINK', lease, frame)
+for i = 8, #ARGV, 2 do redis.call('HINCRBY', manifest, 'status:' .. ARGV[i], ARGV[i + 1]) end
+redis.call('XADD', log, '*', 'chunk', chunk, 'jobs', fits, 'attempt', attempt)
+redis.call('UNLINK', lease, jobs)
 redis.call('HDEL', enqueued, chunk)
 redis.call('HDEL', attempts, chunk)
 local done = redis.call('HINCRBY', manifest, 'done_chunks', 1)
 if redis.call('HGET', manifest, 'state') == 'closed' and done == tonumber(redis.call('HGET', manifest, 'chunks')) then
   redis.call('HSET', manifest, 'finished_at', now)
 end
-if ttl ~= '0' then for _, key in ipairs(KEYS) do redis.call('EXPIRE', key, ttl) end end
+if ttl ~= '0' then
+  for _, key in ipairs({manifest, committed, log, enqueued, index}) do redis.call('EXPIRE', key, ttl) end
+end
 return 'stored'
 """
 

@@ -15,14 +15,17 @@ from typing import NamedTuple, TypeAlias, cast
 import numpy as np
 
 from fitq_shared import keys, scripts
+from fitq_shared.errors import ServerUnreachable
 from fitq_shared.frame_files import FrameFiles
 from fitq_shared.ids import bucketed
 from fitq_shared.payload import Payload
 from fitq_shared.reader import Reader, different_content, not_found
-from fitq_shared.settings import Settings
+from fitq_shared.settings import Settings, masked
 
 #: A chunk whose message was sent less than this ago may still be on its way from the broker to a claim.
 DELIVERY_GRACE_SECONDS = 10
+#: Frames of a chunk or a commit that did not come to its end are gone after this.
+STAGED_SECONDS = 600
 _KEYS_AT_ONCE = 1000
 
 #: What redis-py takes as a hash field, its value or a script argument.
@@ -71,6 +74,10 @@ class Store(Reader):
         self._commit = self.redis.register_script(scripts.COMMIT)
         self._close = self.redis.register_script(scripts.CLOSE)
 
+    @property
+    def _kept_seconds(self) -> int | None:
+        return self.settings.ttl_seconds or None
+
     # The client's half: fill a submission, then close it.
 
     def open(self, submission: str, source: str, key: str = "") -> str:
@@ -103,19 +110,27 @@ class Store(Reader):
         """
         names, chunk, shared = self._keys(submission), payload.chunk, payload.sets_digest
         entry = f"{payload.first} {payload.last} {payload.jobs} {payload.digest} {shared}"
-        entries = bucketed(np.frombuffer(payload.id_hashes, np.uint64), chunk)
-        ids: list[Field] = [part for bucket in entries for part in bucket]
+        staged = names.staged("jobs", chunk, payload.digest)
+        ids: list[Field] = []
+        for bucket in bucketed(np.frombuffer(payload.id_hashes, np.uint64), chunk):
+            ids += bucket
+        fixed: list[Field] = [chunk, entry, payload.jobs, _enqueued_value(lane), shared, names.ids("")]
         touched = [names.manifest, names.index, names.enqueued, names.jobs(chunk), names.sets, names.shared_sets(shared)]
-        fixed: list[Field] = [chunk, entry, payload.jobs_frame, payload.jobs, _enqueued_value(lane), shared]
-        with self._server():
-            verdict = self._add_chunk(
-                keys=[*touched, names.ids("")],
-                args=[*fixed, payload.sets_frame or b"", self.settings.ttl_seconds, *ids],
+        with self._server(), self.redis.pipeline(transaction=False) as pipeline:
+            pipeline.set(staged, payload.jobs_frame, ex=STAGED_SECONDS)
+            if payload.sets_frame is not None:
+                pipeline.set(names.shared_sets(shared), payload.sets_frame, ex=self._kept_seconds)
+            self._add_chunk(
+                keys=[*touched, staged],
+                args=[*fixed, self.settings.ttl_seconds, *ids],
+                client=pipeline,
             )
+            verdict = pipeline.execute()[-1]
         if verdict == b"gone":
             raise not_found(submission)
         if verdict == b"different":
             raise different_content(submission, payload.first, payload.last)
+        _check_stored(verdict, self.settings)
 
     def close(self, submission: str) -> None:
         """Declare the submission complete.
@@ -189,12 +204,22 @@ class Store(Reader):
 
     def _committed(self, submission: str, chunk: int, commit: Commit) -> bool:
         names = self._keys(submission)
-        touched = [names.manifest, names.committed, names.results(chunk), names.traces(chunk), names.log]
-        touched += [names.lease(chunk), names.enqueued, names.attempts, names.index, names.jobs(chunk)]
+        touched = [names.manifest, names.committed, names.log, names.lease(chunk), names.enqueued, names.attempts]
+        staged = [names.staged(kind, chunk, commit.attempt) for kind in ("results", "traces")]
+        kept = [names.results(chunk), names.traces(chunk)]
+        frames = [frame for frame in (commit.results, commit.traces) if frame]
+        fixed: list[Field] = [chunk, commit.attempt, len(frames), commit.jobs, commit.seconds, time.time()]
         counters: list[Field] = [item for status, fits in commit.statuses.items() for item in (status, fits)]
-        fixed: list[Field] = [chunk, commit.attempt, commit.results, commit.traces, commit.jobs, commit.seconds, time.time()]
-        with self._server():
-            verdict = self._commit(keys=touched, args=[*fixed, self.settings.ttl_seconds, *counters])
+        with self._server(), self.redis.pipeline(transaction=False) as pipeline:
+            for key, frame in zip(staged, frames, strict=False):
+                pipeline.set(key, frame, ex=STAGED_SECONDS)
+            self._commit(
+                keys=[*touched, names.index, names.jobs(chunk), *staged, *kept],
+                args=[*fixed, self.settings.ttl_seconds, *counters],
+                client=pipeline,
+            )
+            verdict = pipeline.execute()[-1]
+        _check_stored(verdict, self.settings)
         return bool(verdict == b"stored")
 
     def _is_of(self, submission: str, chunk: int, attempt: int) -> bool:
@@ -236,6 +261,11 @@ class Store(Reader):
         """Note that a new message for the chunk is about to be sent."""
         with self._server():
             self.redis.hset(self._keys(submission).enqueued, str(chunk.chunk), _enqueued_value(chunk.lane))
+
+
+def _check_stored(verdict: bytes, settings: Settings) -> None:
+    if verdict == b"missing":
+        raise ServerUnreachable(f"Redis at {masked(settings.redis_url)} lost a frame on the way in; try again")
 
 
 def _write(files: FrameFiles, chunk: int, commit: Commit) -> None:

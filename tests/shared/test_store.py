@@ -51,6 +51,9 @@ def test_another_chunk_of_the_same_number_is_refused(store: Store, submission: s
     store.commit(submission, 1, COMMIT)
     with pytest.raises(DifferentContent, match=r"jobs 7 to 9 of the input .*fitq delete sub"):
         store.add_chunk(submission, Payload(1, b"other", 3, 7, 9), LANE)
+    with pytest.raises(DifferentContent):
+        store.add_chunk(submission, Payload(0, b"other", 3, 0, 2), LANE)
+    assert store.claim(submission, 0, "a") == Claim(b"frame 0", 1)
     store.add_chunk(submission, Payload(1, b"frame 1", 3, 0, 2), LANE)
     assert (store.manifest(submission).jobs, store.manifest(submission).chunks) == (6, 2)
 
