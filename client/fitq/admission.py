@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from fitq_shared.errors import ServerFull
+from fitq_shared.manifest import Manifest
 from fitq_shared.payload import Payload
 from fitq_shared.rows import Rows
 from fitq_shared.server import translated_errors
@@ -38,25 +39,28 @@ class _Memory(NamedTuple):
 class Admission:
     """The room that a submission has on the server while it is uploaded."""
 
-    def __init__(self, store: Store, submission: str) -> None:
-        self._store, self._submission = store, submission
+    def __init__(self, store: Store, manifest: Manifest) -> None:
+        self._store, self._submission = store, manifest.id
         self._jobs = 0
         self._results_bytes = 0.0  # that will come of all jobs uploaded
         self._frames_bytes = 0  # of all jobs uploaded
         self._since_check = float(CHECK_BYTES)
-        self._in_redis = not store.settings.results_url
+        self._in_redis = not manifest.results_url
 
-    def wait_for_room(self, rows: Rows, payload: Payload) -> None:
-        """Return when there is room for these jobs and for the results of all that were uploaded.
-
-        Raises:
-            ServerFull: the results alone have no room, or nothing has been fitted for a while.
-        """
+    def count(self, rows: Rows, payload: Payload) -> None:
+        """Note a chunk of the submission: one that is about to be stored, or one that an earlier upload has stored."""
         self._jobs += payload.jobs
         self._frames_bytes += payload.size
         results = result_bytes(rows) if self._in_redis else 0.0
         self._results_bytes += results
         self._since_check += payload.size + results
+
+    def wait_for_room(self, payload: Payload) -> None:
+        """Return when there is room for these jobs, which were counted, and for the results of all that were.
+
+        Raises:
+            ServerFull: the results alone have no room, or nothing has been fitted for a while.
+        """
         if self._since_check >= CHECK_BYTES:
             self._since_check = 0.0
             self._wait(payload)
@@ -65,7 +69,7 @@ class Admission:
         done, patience_ends = -1, 0.0
         while True:
             memory, fitted = self._memory(), self._store.manifest(self._submission).done_jobs
-            open_share = 1.0 - fitted / self._jobs
+            open_share = max(1.0 - fitted / self._jobs, 0.0)
             results, frames = self._results_bytes * open_share, self._frames_bytes * open_share
             room = memory.limit * (1.0 - RESERVE) - memory.used
             if not memory.limit or results + payload.size <= room:

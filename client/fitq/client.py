@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fitq.submission import Submission
-from fitq_shared.errors import FitqError, ServerError
+from fitq_shared.errors import FitqError, ServerError, SubmissionNotFound
 from fitq_shared.manifest import Manifest
 from fitq_shared.settings import Settings
 from fitq_shared.store import Store
@@ -87,6 +87,16 @@ class Client:
     def submissions(self) -> list[Manifest]:
         """What is known of all submissions, newest first."""
         return self.store.manifests()
+
+    def sizes(self, manifests: Iterable[Manifest]) -> dict[str, tuple[int, int]]:
+        """What each submission takes, by its id: bytes in the memory of Redis, and in files. Deleted ones take nothing."""
+        return {manifest.id: self._size(manifest.id) for manifest in manifests}
+
+    def _size(self, submission: str) -> tuple[int, int]:
+        try:
+            return self.store.size(submission)
+        except SubmissionNotFound:
+            return 0, 0
 
 
 def _source(jobs: Jobs) -> str:

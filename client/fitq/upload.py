@@ -18,6 +18,7 @@ from fitq_shared.errors import DifferentContent, InputError
 from fitq_shared.frames import shape_name
 from fitq_shared.jobs import FitJob
 from fitq_shared.payload import Payload, payload_of
+from fitq_shared.reader import different_content
 from fitq_shared.rows import Rows
 from fitq_shared.store import Store
 from fitq_shared.waiting import offer
@@ -51,7 +52,7 @@ def upload(store: Store, submission: str, chunks: Iterable[Chunk], size: int | N
         SubmissionNotFound: it was deleted meanwhile.
     """
     manifest, known = store.manifest(submission), {entry.chunk: entry for entry in store.index(submission)}
-    admission, lane = Admission(store, submission), broker.lane_of(submission, size)
+    admission, lane = Admission(store, manifest), broker.lane_of(submission, size)
     app: Celery = broker.client_app(store.settings)
     found = 0
     try:
@@ -59,13 +60,14 @@ def upload(store: Store, submission: str, chunks: Iterable[Chunk], size: int | N
             found += 1
             rows = Rows(chunk.frame, chunk.sets)
             payload = payload_of(chunk.number, rows)
+            admission.count(rows, payload)
             if entry := known.get(chunk.number):
                 if entry.digest != payload.digest:
-                    raise _different(submission, f"jobs {payload.first} to {payload.last} of the input are not those it has")
+                    raise different_content(submission, payload.first, payload.last)
             elif manifest.state == "closed":
                 raise _different(submission, f"it has {manifest.jobs} jobs, and the input has more")
             else:
-                admission.wait_for_room(rows, payload)
+                admission.wait_for_room(payload)
                 _add(store, app, submission, rows, payload, lane)
     finally:
         app.close()

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from fitq_shared.errors import ResultsUnreachable
+from fitq_shared.settings import masked
 
 
 class FrameFiles:
@@ -31,14 +32,14 @@ class FrameFiles:
     def write(self, kind: str, chunk: int, attempt: int, frame: bytes) -> None:
         """Store a frame; it is there as a whole or not at all."""
         path = self._path(kind, chunk, attempt)
-        # An object store shows an object once it is complete; elsewhere the name is what completes it.
-        unfinished = path if isinstance(self._system, fs.S3FileSystem) else f"{path}.{secrets.token_hex(4)}"
         with self._translated():
+            if isinstance(self._system, fs.S3FileSystem):
+                self._put(path, frame)  # an object is there once it is complete, and needs no folder
+                return
+            unfinished = f"{path}.{secrets.token_hex(4)}"
             self._system.create_dir(self._folder, recursive=True)
-            with self._system.open_output_stream(unfinished) as stream:
-                stream.write(frame)
-            if unfinished != path:
-                self._system.move(unfinished, path)
+            self._put(unfinished, frame)
+            self._system.move(unfinished, path)
 
     def read(self, kind: str, chunk: int, attempt: int) -> bytes | None:
         """A stored frame, None where there is none."""
@@ -70,6 +71,10 @@ class FrameFiles:
             found = self._system.get_file_info(fs.FileSelector(self._folder, allow_not_found=True))
         return sum(info.size for info in found)
 
+    def _put(self, path: str, frame: bytes) -> None:
+        with self._system.open_output_stream(path) as stream:
+            stream.write(frame)
+
     def _path(self, kind: str, chunk: int, attempt: int) -> str:
         return f"{self._folder}/{kind}-{chunk}-{attempt}.arrow"
 
@@ -79,7 +84,8 @@ class FrameFiles:
             yield
         except (OSError, pa.ArrowException) as error:
             raise ResultsUnreachable(
-                f"results at {self._url} cannot be reached ({error}): check FITQ_RESULTS_URL, its credentials and space"
+                f"results at {masked(self._url)} cannot be reached ({error}): check FITQ_RESULTS_URL, its credentials and "
+                "the space there"
             ) from None
 
 

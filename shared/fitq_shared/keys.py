@@ -70,9 +70,9 @@ class SubmissionKeys(NamedTuple):
         """Trace frame of a chunk."""
         return f"{self._base}:traces:{chunk}"
 
-    def staged(self, kind: str, chunk: int, attempt: int) -> str:
-        """A frame of results or traces on its way in."""
-        return f"{self._base}:staged:{kind}:{chunk}:{attempt}"
+    def staged(self, kind: str, chunk: int, version: int | str) -> str:
+        """A frame on its way in; an attempt for results and traces, a digest for jobs tells it from another one."""
+        return f"{self._base}:staged:{kind}:{chunk}:{version}"
 
     def lease(self, chunk: int) -> str:
         """The worker that is fitting the chunk now; expires when it stops renewing."""

@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 import msgspec
 
 from fitq_shared import keys
-from fitq_shared.errors import SubmissionNotFound
+from fitq_shared.errors import DifferentContent, SubmissionNotFound
 from fitq_shared.frame_files import FrameFiles
 from fitq_shared.ids import BUCKETS, bucket_of, chunks_in
 from fitq_shared.manifest import Manifest
@@ -190,6 +190,14 @@ class Reader:
 def not_found(submission: str) -> SubmissionNotFound:
     """The error of an id that no submission has."""
     return SubmissionNotFound(f"no submission {submission!r}: mistyped, deleted or expired; `fitq ls` shows what there is")
+
+
+def different_content(submission: str, first: int, last: int) -> DifferentContent:
+    """The error of a chunk that is not the one the submission has."""
+    return DifferentContent(
+        f"{submission} was made of other jobs: jobs {first} to {last} of the input are not those it has; submit them under "
+        f"another key, or `fitq delete {submission}` first"
+    )
 
 
 def _indexed(chunk: bytes, value: bytes) -> Indexed:

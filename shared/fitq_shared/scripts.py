@@ -21,16 +21,20 @@ return submission
 """
 
 #: A chunk whose frames were stored just before enters a submission: once, and not at all when the submission was
-#: deleted meanwhile. After the fixed arguments come pairs of a bucket of the id index and its new entries.
+#: deleted meanwhile or has other jobs under this number, whose frame stays as it is. After the fixed arguments come pairs
+#: of a bucket of the id index and its new entries.
 ADD_CHUNK = """
-local manifest, index, enqueued, frame, digests, sets, committed = unpack(KEYS)
+local manifest, index, enqueued, frame, digests, sets, staged = unpack(KEYS)
 local chunk, entry, count, message, digest, ids, ttl = unpack(ARGV)
-if redis.call('EXISTS', manifest) == 0 then redis.call('UNLINK', frame, sets) return 'gone' end
-if redis.call('HEXISTS', index, chunk) == 1 then
-  if redis.call('HEXISTS', committed, chunk) == 1 then redis.call('UNLINK', frame) end
-  return 'duplicate'
+if redis.call('EXISTS', manifest) == 0 then redis.call('UNLINK', staged, sets) return 'gone' end
+local known = redis.call('HGET', index, chunk)
+if known then
+  redis.call('UNLINK', staged)
+  return known == entry and 'duplicate' or 'different'
 end
-if redis.call('EXISTS', frame) == 0 then return 'missing' end
+if redis.call('EXISTS', staged) == 0 then return 'missing' end
+redis.call('RENAME', staged, frame)
+if ttl ~= '0' then redis.call('EXPIRE', frame, ttl) else redis.call('PERSIST', frame) end
 redis.call('HSET', index, chunk, entry)
 redis.call('HSET', enqueued, chunk, message)
 if digest ~= '' then redis.call('SADD', digests, digest) end

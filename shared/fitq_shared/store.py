@@ -19,12 +19,12 @@ from fitq_shared.errors import ServerUnreachable
 from fitq_shared.frame_files import FrameFiles
 from fitq_shared.ids import bucketed
 from fitq_shared.payload import Payload
-from fitq_shared.reader import Reader, not_found
+from fitq_shared.reader import Reader, different_content, not_found
 from fitq_shared.settings import Settings, masked
 
 #: A chunk whose message was sent less than this ago may still be on its way from the broker to a claim.
 DELIVERY_GRACE_SECONDS = 10
-#: Frames of a commit that did not come to its end are gone after this.
+#: Frames of a chunk or a commit that did not come to its end are gone after this.
 STAGED_SECONDS = 600
 _KEYS_AT_ONCE = 1000
 
@@ -81,7 +81,13 @@ class Store(Reader):
     # The client's half: fill a submission, then close it.
 
     def open(self, submission: str, source: str, key: str = "") -> str:
-        """Start an empty submission and return its id, or the id of the submission that has the name `key` already."""
+        """Start an empty submission and return its id, or the id of the submission that has the name `key` already.
+
+        Raises:
+            ResultsUnreachable: FITQ_RESULTS_URL names nothing that could be reached.
+        """
+        if self.settings.results_url:
+            FrameFiles(self.settings.results_url, submission)
         now, namespace = time.time(), self.settings.namespace
         fields: dict[str, Field] = {"source": source, "state": "open", "created_at": now, "key": key}
         fields |= {"jobs": 0, "chunks": 0, "done_chunks": 0, "results_url": self.settings.results_url}
@@ -100,26 +106,30 @@ class Store(Reader):
 
         Raises:
             SubmissionNotFound: it was deleted meanwhile.
+            DifferentContent: it has a chunk of this number with other jobs.
         """
         names, chunk, shared = self._keys(submission), payload.chunk, payload.sets_digest
         entry = f"{payload.first} {payload.last} {payload.jobs} {payload.digest} {shared}"
+        staged = names.staged("jobs", chunk, payload.digest)
         ids: list[Field] = []
         for bucket in bucketed(np.frombuffer(payload.id_hashes, np.uint64), chunk):
             ids += bucket
         fixed: list[Field] = [chunk, entry, payload.jobs, _enqueued_value(lane), shared, names.ids("")]
         touched = [names.manifest, names.index, names.enqueued, names.jobs(chunk), names.sets, names.shared_sets(shared)]
         with self._server(), self.redis.pipeline(transaction=False) as pipeline:
-            pipeline.set(names.jobs(chunk), payload.jobs_frame, ex=self._kept_seconds)
+            pipeline.set(staged, payload.jobs_frame, ex=STAGED_SECONDS)
             if payload.sets_frame is not None:
                 pipeline.set(names.shared_sets(shared), payload.sets_frame, ex=self._kept_seconds)
             self._add_chunk(
-                keys=[*touched, names.committed],
+                keys=[*touched, staged],
                 args=[*fixed, self.settings.ttl_seconds, *ids],
                 client=pipeline,
             )
             verdict = pipeline.execute()[-1]
         if verdict == b"gone":
             raise not_found(submission)
+        if verdict == b"different":
+            raise different_content(submission, payload.first, payload.last)
         _check_stored(verdict, self.settings)
 
     def close(self, submission: str) -> None:
@@ -141,6 +151,8 @@ class Store(Reader):
         """
         manifest, files = self.manifest(submission), self.files(submission)
         names, namespace = self._all_keys(manifest), self.settings.namespace
+        if files is not None:
+            files.remove_all()  # first: while the manifest is there, a removal that fails can be tried again
         with self._server():
             for start in range(0, len(names), _KEYS_AT_ONCE):
                 self.redis.unlink(*names[start : start + _KEYS_AT_ONCE])
@@ -149,7 +161,7 @@ class Store(Reader):
             self.redis.zrem(keys.submissions(namespace), submission)
             self.redis.srem(keys.active(namespace), submission)
         if files is not None:
-            files.remove_all()
+            files.remove_all()  # what a worker has committed meanwhile
 
     # The worker's half: claim a chunk, keep the claim alive, commit.
 

@@ -179,6 +179,25 @@ def test_an_upload_waits_for_room_and_stops_when_nothing_is_fitted(
         store.redis.config_set("maxmemory", 0)
 
 
+def test_what_an_earlier_upload_has_stored_needs_room_as_well(client: Client, store: Store) -> None:
+    """One more chunk would have room, were it not for the results of those that are there and not fitted yet."""
+    submission = client.submit(readers.generated([1.0], 60_000))
+    chunks = [(Rows(chunk.frame, chunk.sets), chunk.number) for chunk in plan(readers.generated([1.0], 60_000))]
+    resumed = admission.Admission(store, submission.status())
+    for rows, number in chunks:
+        resumed.count(rows, payload_of(number, rows))
+    last = payload_of(chunks[-1][1], chunks[-1][0])
+    store.redis.config_set("maxmemory", store.redis.info("memory")["used_memory"] + 20 * 2**20)
+    try:
+        with pytest.raises(ServerFull, match="the results of 60,000 jobs"):
+            resumed.wait_for_room(last)
+        alone = admission.Admission(store, submission.status())
+        alone.count(chunks[0][0], last)
+        alone.wait_for_room(last)
+    finally:
+        store.redis.config_set("maxmemory", 0)
+
+
 def test_a_job_is_found_by_its_id(client: Client, store: Store) -> None:
     """In one step: the chunk that has it, and none for an id that no job has."""
     submission = client.submit(jobs()).id

@@ -133,6 +133,53 @@ def test_deleting_a_submission_removes_its_files(files_store: Store, results_url
     assert list(files_store.redis.scan_iter(f"{files_store.settings.namespace}:{{sub}}*")) == []
 
 
+def test_a_commit_that_comes_after_the_deletion_leaves_no_file(files_store: Store, results_url: str) -> None:
+    """The worker had the chunk already, and learns of the deletion when it has written."""
+    files_store.commit("sub", 0, COMMIT)
+    files_store.delete("sub")
+    assert not files_store.commit("sub", 1, COMMIT)
+    assert FrameFiles(results_url, "sub").size() == 0
+
+
+def test_a_folder_holds_nothing_but_whole_frames(tmp_path: Path) -> None:
+    """A frame gets its name when it is complete."""
+    files = FrameFiles(tmp_path.as_uri(), "sub")
+    files.write("results", 3, 1, b"frame")
+    files.write("traces", 3, 1, b"frame")
+    assert sorted(path.name for path in (tmp_path / "sub").iterdir()) == ["results-3-1.arrow", "traces-3-1.arrow"]
+
+
+def test_a_place_without_room_keeps_the_chunk_uncommitted(settings: Settings, tmp_path: Path) -> None:
+    """It can be committed once there is room."""
+    blocked = tmp_path / "results"
+    blocked.write_text("a file is in the way")
+    store = Store(msgspec.structs.replace(settings, results_url=blocked.as_uri()))
+    store.open("sub", "")
+    store.add_chunk("sub", Payload(0, b"frame", 3, 0, 2), LANE)
+    with pytest.raises(ResultsUnreachable, match=r"results at file://.*space"):
+        store.commit("sub", 0, COMMIT)
+    assert store.manifest("sub").done_chunks == 0
+    blocked.unlink()
+    assert store.commit("sub", 0, COMMIT)
+
+
+@pytest.mark.parametrize("url", ["results", "file://relative/results", "gopher://host/results"])
+def test_a_url_that_leads_nowhere_is_refused_before_anything_is_submitted(settings: Settings, url: str) -> None:
+    """A worker would find out only after the first fits."""
+    store = Store(msgspec.structs.replace(settings, results_url=url))
+    with pytest.raises(ResultsUnreachable, match=f"results at {url} cannot be reached .*FITQ_RESULTS_URL"):
+        store.open("sub", "")
+    assert store.manifests() == []
+
+
+def test_a_bucket_that_is_missing_is_named_without_the_secret(object_store: str) -> None:
+    """As the password of Redis, it is masked."""
+    url = f"s3://key:geheim@nobody/prefix?scheme=http&endpoint_override={object_store}&region=us-east-1"
+    with pytest.raises(ResultsUnreachable, match=r"s3://key:\*\*\*@nobody/prefix") as caught:
+        FrameFiles(url, "sub").write("results", 0, 1, b"frame")
+    assert "geheim" not in str(caught.value)
+
+
 @pytest.mark.parametrize("url", ["file:///proc/nowhere", "ftp://somewhere/x", "nonsense"])
 def test_a_place_that_cannot_be_written_is_named(url: str) -> None:
     """With the variable that names it."""

@@ -21,6 +21,7 @@ def test_every_setting_has_a_variable_of_its_name() -> None:
     """Texts and numbers are converted."""
     wanted = Settings(
         redis_url="rediss://h/1",
+        results_url="file:///results",
         namespace="team",
         ttl_seconds=0,
         visibility_timeout_seconds=5,
@@ -50,6 +51,7 @@ def test_a_value_that_does_not_convert_names_the_variable(text: str) -> None:
         ("redis://:secret@host:6379/0", "redis://:***@host:6379/0"),
         ("redis://me:secret@host/0", "redis://me:***@host/0"),
         ("redis://host:6379/0", "redis://host:6379/0"),
+        ("s3://key:secret@bucket/prefix?region=x", "s3://key:***@bucket/prefix?region=x"),
         ("unix:///run/redis.sock", "unix:///run/redis.sock"),
     ],
 )

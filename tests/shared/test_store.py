@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from typing import cast
 
 import msgspec
 import pytest
@@ -11,7 +12,7 @@ import redis
 
 from fitq_shared import reader
 from fitq_shared import store as store_module
-from fitq_shared.errors import ServerFull, ServerUnreachable, SubmissionNotFound
+from fitq_shared.errors import DifferentContent, ServerFull, ServerUnreachable, SubmissionNotFound
 from fitq_shared.keys import SubmissionKeys
 from fitq_shared.payload import Payload
 from fitq_shared.settings import Settings
@@ -43,6 +44,39 @@ def test_adding_a_chunk_twice_counts_it_once(store: Store, submission: str) -> N
     """A command that the Redis client repeats because its answer was lost changes nothing."""
     store.add_chunk(submission, Payload(1, b"frame 1", 3, 0, 2), LANE)
     assert (store.manifest(submission).jobs, store.manifest(submission).chunks) == (6, 2)
+
+
+def test_another_chunk_of_the_same_number_is_refused(store: Store, submission: str) -> None:
+    """Two clients that fill one submission with different jobs do not mix them, even when the first ones are fitted."""
+    store.commit(submission, 1, COMMIT)
+    with pytest.raises(DifferentContent, match=r"jobs 7 to 9 of the input .*fitq delete sub"):
+        store.add_chunk(submission, Payload(1, b"other", 3, 7, 9), LANE)
+    with pytest.raises(DifferentContent):
+        store.add_chunk(submission, Payload(0, b"other", 3, 0, 2), LANE)
+    assert store.claim(submission, 0, "a") == Claim(b"frame 0", 1)
+    store.add_chunk(submission, Payload(1, b"frame 1", 3, 0, 2), LANE)
+    assert (store.manifest(submission).jobs, store.manifest(submission).chunks) == (6, 2)
+
+
+def test_a_commit_removes_the_jobs_and_says_which_attempt_it_was(store: Store, submission: str) -> None:
+    """Jobs are not needed once their results are there, and the memory of the server is."""
+    names = SubmissionKeys(store.settings.namespace, submission)
+    store.commit(submission, 0, COMMIT._replace(attempt=2))
+    assert (store.redis.exists(names.jobs(0)), store.redis.exists(names.jobs(1))) == (0, 1)
+    ((_, entry),) = cast("list[tuple[bytes, dict[bytes, bytes]]]", store.redis.xrange(names.log))
+    assert entry == {b"chunk": b"0", b"jobs": b"3", b"attempt": b"2"}
+
+
+def test_the_size_of_a_submission_falls_when_its_jobs_are_fitted(store: Store) -> None:
+    """It is what the server itself says of all its keys."""
+    store.open("sub", "")
+    store.add_chunk("sub", Payload(0, bytes(100_000), 3, 0, 2), LANE)
+    assert store.size("sub")[0] > 100_000
+    store.commit("sub", 0, COMMIT._replace(results=bytes(10_000)))
+    assert 10_000 < store.size("sub")[0] < 100_000
+    assert store.size("sub")[1] == 0
+    names = store.redis.scan_iter(f"{store.settings.namespace}:{{sub}}:*")
+    assert store.size("sub")[0] == sum(store.redis.memory_usage(name) or 0 for name in names)
 
 
 def test_a_chunk_cannot_be_added_to_a_deleted_submission(store: Store, submission: str) -> None:

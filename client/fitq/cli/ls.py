@@ -19,7 +19,7 @@ def command(size: bool, url: str | None, as_json: bool) -> None:
 
     client = options.client(url)
     manifests = client.submissions()
-    sizes = {manifest.id: client.store.size(manifest.id) for manifest in manifests} if size else {}
+    sizes = client.sizes(manifests) if size else {}
     if as_json:
         documents = [document_of(manifest) for manifest in manifests]
         sized = [{"memory_bytes": memory, "file_bytes": files} for memory, files in sizes.values()] or [{}] * len(documents)

@@ -13,6 +13,7 @@ from typing import Any
 import click
 import msgspec
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -20,6 +21,7 @@ from rich.table import Table
 from fitq.summary import status_style
 from fitq.writers import JSON_SCHEMA
 from fitq_shared.manifest import Manifest
+from fitq_shared.settings import masked
 
 _SECONDS_BETWEEN_LINES = 2.0
 
@@ -41,7 +43,7 @@ def quiet_when_nobody_reads() -> Iterator[None]:
 
 def document_of(manifest: Manifest) -> dict[str, Any]:
     """A manifest as JSON has it."""
-    fields = msgspec.structs.asdict(manifest)
+    fields = msgspec.structs.asdict(manifest) | {"results_url": masked(manifest.results_url)}
     return {**fields, "finished": manifest.finished, "fits_per_second": manifest.fits_per_second}
 
 
@@ -75,14 +77,14 @@ def counts_of(manifest: Manifest, styled: bool = False) -> str:
 def table_of(manifests: Iterable[Manifest], sizes: Mapping[str, tuple[int, int]]) -> Table:
     """Submissions as a table, one a line; `sizes` are bytes in memory and in files by id, none for no such columns."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    right = ("done", "jobs", "MiB in Redis", "MiB in files")
+    right = ("done", "jobs", "in Redis", "in files")
     for name in ("id", "created (UTC)", "state", "done", "jobs", *(right[2:] if sizes else ()), "by status", "source"):
-        table.add_column(name, justify="right" if name in right else "left", no_wrap=name == "id")
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=name in ("id", *right))
     for manifest in manifests:
         created = datetime.fromtimestamp(manifest.created_at, UTC).strftime("%Y-%m-%d %H:%M")
         counts = counts_of(manifest, styled=True)
         totals = (f"{manifest.done_jobs:,}", f"{manifest.jobs:,}")
-        taken = [f"{size / 2**20:,.1f}" for size in sizes.get(manifest.id, ())]
+        taken = [decimal(size) for size in sizes.get(manifest.id, ())]
         table.add_row(manifest.id, created, state_of(manifest), *totals, *taken, counts, escape(manifest.source))
     return table
 
