@@ -22,7 +22,7 @@ from fitq_shared.settings import PREFIX, Settings
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 MEBIBYTE = 2**20
-_DURABLE = {"auto-aof-rewrite-min-size": "1gb", "appendfsync": "everysec", "appendonly": "yes"}
+_DURABLE = {"rdbcompression": "no", "auto-aof-rewrite-min-size": "1gb", "appendfsync": "everysec", "appendonly": "yes"}
 
 
 class Command:

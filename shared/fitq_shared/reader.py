@@ -11,6 +11,7 @@ import msgspec
 from fitq_shared import keys
 from fitq_shared.errors import DifferentContent, SubmissionNotFound
 from fitq_shared.frame_files import FrameFiles
+from fitq_shared.frame_parts import get_frames, keys_of_parts
 from fitq_shared.ids import BUCKETS, bucket_of, chunks_in
 from fitq_shared.manifest import Manifest
 from fitq_shared.server import connected, translated_errors
@@ -152,7 +153,7 @@ class Reader:
         if (files := self.files(submission)) is None:
             key_of = names.results if kind == "results" else names.traces
             with self._server():
-                return cast("list[bytes | None]", self.redis.mget([key_of(chunk) for chunk in chunks]))
+                return get_frames(self.redis, [key_of(chunk) for chunk in chunks])
         with self._server():
             attempts = cast("list[bytes | None]", self.redis.hmget(names.committed, [str(chunk) for chunk in chunks]))
         return [
@@ -165,11 +166,12 @@ class Reader:
         names = self._keys(manifest.id)
         with self._server():
             digests = [digest.decode() for digest in cast("set[bytes]", self.redis.smembers(names.sets))]
-        per_chunk = (names.jobs, names.results, names.traces, names.lease)
-        chunks = [name(chunk) for chunk in range(manifest.chunks) for name in per_chunk]
-        ids = [names.ids(bucket) for bucket in range(BUCKETS)]
+        frames = [name(chunk) for chunk in range(manifest.chunks) for name in (names.jobs, names.results, names.traces)]
+        frames += [names.shared_sets(digest) for digest in digests]
+        leases, ids = map(names.lease, range(manifest.chunks)), map(names.ids, range(BUCKETS))
         single = [names.manifest, names.index, names.committed, names.enqueued, names.attempts, names.log, names.sets]
-        return [*single, *ids, *(names.shared_sets(digest) for digest in digests), *chunks]
+        with self._server():
+            return [*single, *ids, *leases, *keys_of_parts(self.redis, frames)]
 
     def _manifest(self, submission: str) -> Manifest | None:
         with self._server():

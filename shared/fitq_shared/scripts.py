@@ -4,6 +4,8 @@ Frames do not pass through them: a script copies its arguments twice, and the ap
 are stored under their own keys just before, with a time to live, and a script makes them part of the submission.
 """
 
+from fitq_shared.frame_parts import LUA
+
 #: A submission begins, and takes its name if it has one; the id of the one that has the name already wins.
 OPEN = """
 local manifest, submissions, active, name = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -23,28 +25,26 @@ return submission
 #: A chunk whose frames were stored just before enters a submission: once, and not at all when the submission was
 #: deleted meanwhile or has other jobs under this number, whose frame stays as it is. After the fixed arguments come pairs
 #: of a bucket of the id index and its new entries.
-ADD_CHUNK = """
+ADD_CHUNK = f"""{LUA}
 local manifest, index, enqueued, frame, digests, sets, staged = unpack(KEYS)
-local chunk, entry, count, message, digest, ids, ttl = unpack(ARGV)
-if redis.call('EXISTS', manifest) == 0 then redis.call('UNLINK', staged, sets) return 'gone' end
+local chunk, entry, count, message, digest, ids, parts, ttl = unpack(ARGV)
+if redis.call('EXISTS', manifest) == 0 then removed(staged) removed(sets) return 'gone' end
 local known = redis.call('HGET', index, chunk)
 if known then
-  redis.call('UNLINK', staged)
+  removed(staged)
   return known == entry and 'duplicate' or 'different'
 end
-if redis.call('EXISTS', staged) == 0 then return 'missing' end
-redis.call('RENAME', staged, frame)
-if ttl ~= '0' then redis.call('EXPIRE', frame, ttl) else redis.call('PERSIST', frame) end
+if not moved(staged, frame, tonumber(parts), ttl) then return 'missing' end
 redis.call('HSET', index, chunk, entry)
 redis.call('HSET', enqueued, chunk, message)
 if digest ~= '' then redis.call('SADD', digests, digest) end
 redis.call('HINCRBY', manifest, 'jobs', count)
 redis.call('HINCRBY', manifest, 'chunks', 1)
-for i = 8, #ARGV, 2 do
+for i = 9, #ARGV, 2 do
   redis.call('APPEND', ids .. ARGV[i], ARGV[i + 1])
   if ttl ~= '0' then redis.call('EXPIRE', ids .. ARGV[i], ttl) end
 end
-if ttl ~= '0' then for _, key in ipairs({manifest, index, enqueued, digests, sets}) do redis.call('EXPIRE', key, ttl) end end
+if ttl ~= '0' then for _, key in ipairs({{manifest, index, enqueued, digests}}) do redis.call('EXPIRE', key, ttl) end end
 return 'added'
 """
 
@@ -69,26 +69,25 @@ return 0
 
 #: The frames of a chunk, staged just before, and its counts go in together, the first time only; its jobs are not
 #: needed any more. Frames that are kept as files are not staged.
-COMMIT = """
+COMMIT = f"""{LUA}
 local manifest, committed, log, lease, enqueued, attempts, index, jobs = unpack(KEYS)
-local staged, kept = {KEYS[9], KEYS[10]}, {KEYS[11], KEYS[12]}
-local chunk, attempt, frames, fits, seconds, now, ttl = unpack(ARGV)
+local staged_results, staged_traces, results, traces = unpack(KEYS, 9)
+local chunk, attempt, result_parts, trace_parts, fits, seconds, now, ttl = unpack(ARGV)
 local exists = redis.call('EXISTS', manifest) == 1
 if not exists or redis.call('HEXISTS', committed, chunk) == 1 then
-  redis.call('UNLINK', unpack(staged))
+  removed(staged_results)
+  removed(staged_traces)
   return exists and 'duplicate' or 'gone'
 end
-for i = 1, tonumber(frames) do if redis.call('EXISTS', staged[i]) == 0 then return 'missing' end end
+if not moved(staged_traces, traces, tonumber(trace_parts), ttl) then return 'missing' end
+if not moved(staged_results, results, tonumber(result_parts), ttl) then return 'missing' end
 redis.call('HSET', committed, chunk, attempt)
-for i = 1, tonumber(frames) do
-  redis.call('RENAME', staged[i], kept[i])
-  if ttl ~= '0' then redis.call('EXPIRE', kept[i], ttl) else redis.call('PERSIST', kept[i]) end
-end
 redis.call('HINCRBY', manifest, 'done_jobs', fits)
 redis.call('HINCRBYFLOAT', manifest, 'fit_seconds', seconds)
-for i = 8, #ARGV, 2 do redis.call('HINCRBY', manifest, 'status:' .. ARGV[i], ARGV[i + 1]) end
+for i = 9, #ARGV, 2 do redis.call('HINCRBY', manifest, 'status:' .. ARGV[i], ARGV[i + 1]) end
 redis.call('XADD', log, '*', 'chunk', chunk, 'jobs', fits, 'attempt', attempt)
-redis.call('UNLINK', lease, jobs)
+redis.call('UNLINK', lease)
+removed(jobs)
 redis.call('HDEL', enqueued, chunk)
 redis.call('HDEL', attempts, chunk)
 local done = redis.call('HINCRBY', manifest, 'done_chunks', 1)
@@ -96,7 +95,7 @@ if redis.call('HGET', manifest, 'state') == 'closed' and done == tonumber(redis.
   redis.call('HSET', manifest, 'finished_at', now)
 end
 if ttl ~= '0' then
-  for _, key in ipairs({manifest, committed, log, enqueued, index}) do redis.call('EXPIRE', key, ttl) end
+  for _, key in ipairs({{manifest, committed, log, enqueued, index}}) do redis.call('EXPIRE', key, ttl) end
 end
 return 'stored'
 """

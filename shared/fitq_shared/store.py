@@ -17,6 +17,7 @@ import numpy as np
 from fitq_shared import keys, scripts
 from fitq_shared.errors import ServerUnreachable
 from fitq_shared.frame_files import FrameFiles
+from fitq_shared.frame_parts import get_frames, part_count, set_frame
 from fitq_shared.ids import bucketed
 from fitq_shared.payload import Payload
 from fitq_shared.reader import Reader, different_content, not_found
@@ -115,11 +116,12 @@ class Store(Reader):
         for bucket in bucketed(np.frombuffer(payload.id_hashes, np.uint64), chunk):
             ids += bucket
         fixed: list[Field] = [chunk, entry, payload.jobs, _enqueued_value(lane), shared, names.ids("")]
+        fixed.append(part_count(payload.jobs_frame))
         touched = [names.manifest, names.index, names.enqueued, names.jobs(chunk), names.sets, names.shared_sets(shared)]
         with self._server(), self.redis.pipeline(transaction=False) as pipeline:
-            pipeline.set(staged, payload.jobs_frame, ex=STAGED_SECONDS)
+            set_frame(pipeline, staged, payload.jobs_frame, STAGED_SECONDS)
             if payload.sets_frame is not None:
-                pipeline.set(names.shared_sets(shared), payload.sets_frame, ex=self._kept_seconds)
+                set_frame(pipeline, names.shared_sets(shared), payload.sets_frame, self._kept_seconds)
             self._add_chunk(
                 keys=[*touched, staged],
                 args=[*fixed, self.settings.ttl_seconds, *ids],
@@ -181,7 +183,7 @@ class Store(Reader):
                 return None
             # first, last, jobs, digest, and where sample sets are shared their digest
             shared = [names.shared_sets(digest.decode()) for digest in entry.split()[4:]]
-            jobs, *sets = cast("list[bytes | None]", self.redis.mget([names.jobs(chunk), *shared]))
+            jobs, *sets = get_frames(self.redis, [names.jobs(chunk), *shared])
         return None if jobs is None else Claim(jobs, attempt, sets[0] if sets else None)
 
     def renew(self, submission: str, chunk: int, worker: str) -> bool:
@@ -207,12 +209,14 @@ class Store(Reader):
         touched = [names.manifest, names.committed, names.log, names.lease(chunk), names.enqueued, names.attempts]
         staged = [names.staged(kind, chunk, commit.attempt) for kind in ("results", "traces")]
         kept = [names.results(chunk), names.traces(chunk)]
-        frames = [frame for frame in (commit.results, commit.traces) if frame]
-        fixed: list[Field] = [chunk, commit.attempt, len(frames), commit.jobs, commit.seconds, time.time()]
+        frames = (commit.results, commit.traces)
+        parts = [part_count(frame) if frame else 0 for frame in frames]
+        fixed: list[Field] = [chunk, commit.attempt, *parts, commit.jobs, commit.seconds, time.time()]
         counters: list[Field] = [item for status, fits in commit.statuses.items() for item in (status, fits)]
         with self._server(), self.redis.pipeline(transaction=False) as pipeline:
-            for key, frame in zip(staged, frames, strict=False):
-                pipeline.set(key, frame, ex=STAGED_SECONDS)
+            for key, frame in zip(staged, frames, strict=True):
+                if frame:
+                    set_frame(pipeline, key, frame, STAGED_SECONDS)
             self._commit(
                 keys=[*touched, names.index, names.jobs(chunk), *staged, *kept],
                 args=[*fixed, self.settings.ttl_seconds, *counters],
