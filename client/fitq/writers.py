@@ -137,7 +137,7 @@ def _parquet_options(schema: pa.Schema) -> dict[str, Any]:
     flat = [field.name for field in schema if not pa.types.is_list(field.type)]
     return {
         "compression": "zstd",
-        "compression_level": 1,
+        "compression_level": -3,
         "use_dictionary": [name for name in _DICTIONARY_COLUMNS if name in schema.names],
         "column_encoding": {path: "BYTE_STREAM_SPLIT" for field in schema if (path := _path_of_floats(field))},
         "write_statistics": flat,

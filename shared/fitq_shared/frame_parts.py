@@ -1,4 +1,4 @@
-"""Frames in Redis: in parts of at most a MiB, because a large value costs the server and its clients four times as much.
+"""Frames in Redis: in parts of about a MiB, because a large value costs the server and its clients four times as much.
 
 Measured per byte: both keep using the same memory for small values, and ask the system for new pages for each large one.
 The first part has the frame's own key, further ones add `:1`, `:2` and so on; the last one is shorter than the others,
@@ -12,7 +12,8 @@ from typing import cast
 
 import redis
 
-PART_BYTES = 2**20
+#: With its header a part fits an allocation of a MiB; one byte more and a quarter of it would be wasted.
+PART_BYTES = 2**20 - 64
 
 #: Functions for scripts. A frame of so many parts gets another key (and `ttl` seconds to live, '0' for ever): false, and
 #: nothing is done, where a part of it is missing. A frame is removed.

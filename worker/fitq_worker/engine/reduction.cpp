@@ -102,7 +102,8 @@ struct Fit {
                 lows = least < lows ? least : lows;
                 highs = most > highs ? most : highs;
             }
-            sums[i] = block_sum(w);
+            if (sets.weights) sums[i] = block_sum(w);
+            else add_squares(i);
         }
         low = INFINITE, high = -INFINITE, used = 0;
         total = sets.weights ? tree_sum(sums, blocks) : static_cast<double>(count);
@@ -118,21 +119,28 @@ struct Fit {
     // A sample set that cannot be computed with counts as one without points.
     void clear() {
         for (int64_t i = 0; i < blocks * ROWS; i++) t[i] = z[i] = weights[i] = ZERO;
+        for (int64_t i = 0; i < blocks; i++) sums[i] = sums_of(1)[i] = ZERO;
         low = INFINITE, high = -INFINITE, used = 0, total = 0;
+    }
+
+    // The share of block i in the mean and the mean square of y.
+    void add_squares(int64_t i) const {
+        Row products[ROWS], squares[ROWS];
+        for (int r = 0; r < ROWS; r++) {
+            products[r] = weights[i * ROWS + r] * z[i * ROWS + r];
+            squares[r] = products[r] * z[i * ROWS + r];
+        }
+        sums[i] = block_sum(products), sums_of(1)[i] = block_sum(squares);
     }
 
     // Weights whose sum is 1; returns the mean and, through `square`, the mean square of y.
     double normalise(double* square) const {
-        const double sum = total > 0 ? total : 1.0;
-        for (int64_t i = 0; i < blocks; i++) {
-            Row products[ROWS], squares[ROWS];
-            for (int r = 0; r < ROWS; r++) {
-                const Row y = z[i * ROWS + r], given = weights[i * ROWS + r], w = equal_weights ? given : given / sum;
-                weights[i * ROWS + r] = w;
-                products[r] = w * y;
-                squares[r] = products[r] * y;
+        if (!equal_weights) {
+            const double sum = total > 0 ? total : 1.0;
+            for (int64_t i = 0; i < blocks; i++) {
+                for (int r = 0; r < ROWS; r++) weights[i * ROWS + r] /= sum;
+                add_squares(i);
             }
-            sums[i] = block_sum(products), sums_of(1)[i] = block_sum(squares);
         }
         *square = tree_sum(sums_of(1), blocks);
         return tree_sum(sums, blocks);
@@ -231,14 +239,14 @@ struct Fit {
         add_up(along, count);
     }
 
-    // The mean square of what is left of `direction` without sum(taken[j] q_j), j < count.
-    double left(Row* direction, const double* taken, int64_t count) const {
+    // The mean square of `from` without sum(taken[j] q_j), j < count; what is left of it goes to `to`, if that is anything.
+    double left(const Row* from, Row* to, const double* taken, int64_t count) const {
         for (int64_t i = 0; i < blocks; i++) {
             Row values[ROWS], products[ROWS];
-            for (int r = 0; r < ROWS; r++) values[r] = direction[i * ROWS + r];
+            for (int r = 0; r < ROWS; r++) values[r] = from[i * ROWS + r];
             take_out(i, values, taken, count);
             for (int r = 0; r < ROWS; r++) {
-                direction[i * ROWS + r] = values[r];
+                if (to) to[i * ROWS + r] = values[r];
                 products[r] = weights[i * ROWS + r] * values[r] * values[r];
             }
             sums[i] = block_sum(products);
@@ -252,7 +260,7 @@ struct Fit {
         double second[MOST_COEFFICIENTS];
         project(k ? q(k + 1) : t, q(k + 1), first, second, k + 1);
         for (int64_t j = 0; j <= k; j++) column[j] = first[j] + second[j];
-        const double length = std::sqrt(left(q(k + 1), second, k + 1));
+        const double length = std::sqrt(left(q(k + 1), q(k + 1), second, k + 1));
         const bool independent = length > RANK_TOLERANCE;
         column[k + 1] = independent ? length : 0.0;
         return independent ? 1.0 / length : 0.0;
@@ -281,7 +289,7 @@ extern "C" void reduce(int64_t fits, int64_t degree, Sets sets, Reduced to, doub
         }
         fit.project_targets(degree, factor, to.scale[b], along);
         for (int64_t k = 0; k <= degree; k++) to.target[k * fits + b] = along[k];
-        to.floor[b] = fit.left(fit.z, along, degree + 1);
+        to.floor[b] = fit.left(fit.z, nullptr, along, degree + 1);
         to.rank[b] = std::min(rank, fit.used);
         to.used[b] = fit.used, to.total[b] = fit.total;
     }
