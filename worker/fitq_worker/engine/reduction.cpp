@@ -50,11 +50,13 @@ double tree_sum(Row* rows, int64_t count) {
 inline Row block_sum(const Row* rows) { return (rows[0] + rows[1]) + (rows[2] + rows[3]); }
 
 // One sample set, and room for the longest. The first polynomial, 1 at the points that count, is not kept: it is
-// weight > 0. (A weight lost to underflow is no point then, which changes no sum.) Each pass does all it can while a block is at hand.
+// weight > 0. (A weight lost to underflow is no point then, which changes no sum.) Each pass does all it can while a block
+// is at hand.
 struct Fit {
     int64_t room, blocks, used;  // `room` in rows
     double low, high, total;     // of x, and the sum of the weights as given
     bool equal_weights;          // all are 1: loaded as shares of their sum
+    const double *next_x, *next_y;
     Row *t, *z, *weights, *sums, *basis;
 
     static int64_t arrays(int64_t coefficients) { return 3 + 2 * std::max<int64_t>(coefficients, 2); }
@@ -79,10 +81,19 @@ struct Fit {
         for (int64_t i = 0; i < BLOCK; i++) numbers[i] = i < count ? number : 0.0;
     }
 
+    // Asks for block i of the set after this one, which comes from far memory otherwise: it follows in x and in y.
+    void fetch_ahead(int64_t i) const {
+        for (int64_t k = 0; k < BLOCK; k += LANES) {
+            __builtin_prefetch(next_x + i * BLOCK + k, 0, 2);
+            __builtin_prefetch(next_y + i * BLOCK + k, 0, 2);
+        }
+    }
+
     // x goes to `t` and y to `z`, both as they come. False where a value cannot be computed with.
     bool load(const Sets& sets, int64_t b) {
         const int64_t start = sets.offsets[b], count = sets.offsets[b + 1] - start;
         const double equal = 1.0 / static_cast<double>(std::max(count, int64_t(1)));
+        next_x = sets.x + start + count, next_y = sets.y + start + count;
         blocks = std::max((count + BLOCK - 1) / BLOCK, int64_t(1));
         Row lows = ZERO + INFINITE, highs = ZERO - INFINITE;
         Mask outside = {}, counted = {};
@@ -231,6 +242,7 @@ struct Fit {
     void project(const Row* from, Row* direction, const double* taken, double* along, int64_t count) const {
         for (int64_t i = 0; i < blocks; i++) {
             Row values[ROWS];
+            fetch_ahead(i);
             for (int r = 0; r < ROWS; r++) values[r] = from[i * ROWS + r];
             take_out(i, values, taken, count);
             for (int r = 0; r < ROWS; r++) direction[i * ROWS + r] = values[r];
