@@ -17,17 +17,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
-import numpy as np
 import pyarrow as pa
 import torch
+from peers import notebook_loop
 from rich.console import Console
 from rich.table import Table
 
 from fitq_shared.frames import jobs_batch
 from fitq_shared.jobs import FitJob
 from fitq_worker.engine import fit
-
-STEPS = 1000
 
 
 class Row(NamedTuple):
@@ -41,21 +39,6 @@ class Row(NamedTuple):
     def rate(self) -> float:
         """Fits per second."""
         return self.fits / self.seconds
-
-
-def notebook_loop(fits: int) -> None:
-    """What fitq replaces."""
-    for seed in range(fits):
-        torch.manual_seed(seed)
-        x = torch.randn(20, 1) * 5
-        y = torch.from_numpy(np.poly1d([1, 2, 3])(x.numpy())).float()
-        powers, w = torch.cat([x**2, x, x**0], dim=1), torch.randn(3, 1, requires_grad=True)
-        optimizer = torch.optim.NAdam([w], lr=0.01)
-        for _ in range(STEPS):
-            optimizer.zero_grad()
-            loss = torch.nn.functional.mse_loss(powers @ w, y)
-            loss.backward()
-            optimizer.step()
 
 
 def notebook_jobs(fits: int) -> pa.RecordBatch:
@@ -92,11 +75,11 @@ def main(loop_fits: int, eager_fits: int, compiled_fits: int, run_fits: int) -> 
     """Measure and print the table."""
     torch.set_num_threads(1)
     eager, compiled = notebook_jobs(eager_fits), notebook_jobs(compiled_fits)
-    notebook_loop(1)
+    notebook_loop(2, 20, 1)
     fit(eager.slice(0, 64), path="eager")
     building = timed("building or loading the kernel", 1, lambda: fit(compiled.slice(0, 64), path="compiled"))
     rows = [
-        timed("the notebook's loop", loop_fits, lambda: notebook_loop(loop_fits)),
+        timed("the notebook's loop", loop_fits, lambda: notebook_loop(2, 20, loop_fits)),
         timed("engine, eager, one core", eager_fits, lambda: fit(eager, path="eager")),
         timed("engine, compiled, one core", compiled_fits, lambda: fit(compiled, path="compiled")),
         *fitq_run(run_fits),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, cast
@@ -17,6 +18,8 @@ from fitq_shared.manifest import Manifest
 from fitq_shared.server import connected, translated_errors
 from fitq_shared.settings import Settings
 
+#: A chunk whose message was sent less than this ago may still be on its way from the broker to a claim.
+DELIVERY_GRACE_SECONDS = 10
 _LOG_PAGE = 500
 _KEYS_AT_ONCE = 1000
 
@@ -37,6 +40,14 @@ class Indexed(NamedTuple):
     first: int
     last: int
     digest: str
+
+
+class Enqueued(NamedTuple):
+    """A chunk that is not committed yet, and its last message."""
+
+    chunk: int
+    lane: str
+    at: float
 
 
 class Reader:
@@ -146,6 +157,35 @@ class Reader:
             self._files[submission] = FrameFiles(url.decode(), submission) if url else None
         return self._files[submission]
 
+    # Looking after chunks whose message was lost.
+
+    def active(self) -> Iterator[str]:
+        """Ids of submissions that may have chunks to fit; forgets those that have not."""
+        with self._server():
+            ids = [name.decode() for name in cast("set[bytes]", self.redis.smembers(keys.active(self.settings.namespace)))]
+        for submission in ids:
+            manifest = self._manifest(submission)
+            if manifest is None or manifest.finished:
+                with self._server():
+                    self.redis.srem(keys.active(self.settings.namespace), submission)
+            else:
+                yield submission
+
+    def unclaimed(self, submission: str) -> list[Enqueued]:
+        """Chunks that are not committed, that no live worker has claimed, and whose message is not fresh."""
+        names = self._keys(submission)
+        with self._server():
+            fields = cast("dict[bytes, bytes]", self.redis.hgetall(names.enqueued))
+            waiting = [_enqueued(chunk, value) for chunk, value in fields.items()]
+            old = [chunk for chunk in waiting if time.time() - chunk.at > DELIVERY_GRACE_SECONDS]
+            leases = self.redis.mget([names.lease(chunk.chunk) for chunk in old]) if old else []
+        return [chunk for chunk, lease in zip(old, cast("list[bytes | None]", leases), strict=True) if lease is None]
+
+    def waiting(self, lane: str) -> int:
+        """Number of messages in a lane that no worker has taken yet."""
+        with self._server():
+            return self.redis.llen(keys.lane(self.settings.namespace, lane))
+
     def _frames(self, submission: str, kind: str, chunks: Sequence[int]) -> list[bytes | None]:
         names = self._keys(submission)
         if not chunks:
@@ -205,3 +245,8 @@ def different_content(submission: str, first: int, last: int) -> DifferentConten
 def _indexed(chunk: bytes, value: bytes) -> Indexed:
     first, last, jobs, digest, *_ = value.decode().split()
     return Indexed(int(chunk), int(jobs), int(first), int(last), digest)
+
+
+def _enqueued(chunk: bytes, value: bytes) -> Enqueued:
+    lane, at = value.decode().split()
+    return Enqueued(int(chunk), lane, float(at))

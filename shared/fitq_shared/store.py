@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
@@ -20,11 +20,9 @@ from fitq_shared.frame_files import FrameFiles
 from fitq_shared.frame_parts import get_frames, part_count, set_frame
 from fitq_shared.ids import bucketed
 from fitq_shared.payload import Payload
-from fitq_shared.reader import Reader, different_content, not_found
+from fitq_shared.reader import Enqueued, Reader, different_content, not_found
 from fitq_shared.settings import Settings, masked
 
-#: A chunk whose message was sent less than this ago may still be on its way from the broker to a claim.
-DELIVERY_GRACE_SECONDS = 10
 #: Frames of a chunk or a commit that did not come to its end are gone after this.
 STAGED_SECONDS = 600
 _KEYS_AT_ONCE = 1000
@@ -50,14 +48,6 @@ class Commit(NamedTuple):
     seconds: float
     statuses: Mapping[str, int]
     attempt: int
-
-
-class Enqueued(NamedTuple):
-    """A chunk that is not committed yet, and its last message."""
-
-    chunk: int
-    lane: str
-    at: float
 
 
 class Store(Reader):
@@ -232,35 +222,6 @@ class Store(Reader):
             found = cast("bytes | None", self.redis.hget(self._keys(submission).committed, str(chunk)))
         return found is not None and int(found) == attempt
 
-    # Looking after chunks whose message was lost.
-
-    def active(self) -> Iterator[str]:
-        """Ids of submissions that may have chunks to fit; forgets those that have not."""
-        with self._server():
-            ids = [name.decode() for name in cast("set[bytes]", self.redis.smembers(keys.active(self.settings.namespace)))]
-        for submission in ids:
-            manifest = self._manifest(submission)
-            if manifest is None or manifest.finished:
-                with self._server():
-                    self.redis.srem(keys.active(self.settings.namespace), submission)
-            else:
-                yield submission
-
-    def unclaimed(self, submission: str) -> list[Enqueued]:
-        """Chunks that are not committed, that no live worker has claimed, and whose message is not fresh."""
-        names = self._keys(submission)
-        with self._server():
-            fields = cast("dict[bytes, bytes]", self.redis.hgetall(names.enqueued))
-            waiting = [_enqueued(chunk, value) for chunk, value in fields.items()]
-            old = [chunk for chunk in waiting if time.time() - chunk.at > DELIVERY_GRACE_SECONDS]
-            leases = self.redis.mget([names.lease(chunk.chunk) for chunk in old]) if old else []
-        return [chunk for chunk, lease in zip(old, cast("list[bytes | None]", leases), strict=True) if lease is None]
-
-    def waiting(self, lane: str) -> int:
-        """Number of messages in a lane that no worker has taken yet."""
-        with self._server():
-            return self.redis.llen(keys.lane(self.settings.namespace, lane))
-
     def requeued(self, submission: str, chunk: Enqueued) -> None:
         """Note that a new message for the chunk is about to be sent."""
         with self._server():
@@ -280,8 +241,3 @@ def _write(files: FrameFiles, chunk: int, commit: Commit) -> None:
 
 def _enqueued_value(lane: str) -> str:
     return f"{lane} {time.time():.3f}"
-
-
-def _enqueued(chunk: bytes, value: bytes) -> Enqueued:
-    lane, at = value.decode().split()
-    return Enqueued(int(chunk), lane, float(at))

@@ -11,12 +11,12 @@ import pytest
 import redis
 
 from fitq_shared import reader
-from fitq_shared import store as store_module
 from fitq_shared.errors import DifferentContent, ServerFull, ServerUnreachable, SubmissionNotFound
 from fitq_shared.keys import SubmissionKeys
 from fitq_shared.payload import Payload
+from fitq_shared.reader import Enqueued
 from fitq_shared.settings import Settings
-from fitq_shared.store import Claim, Commit, Enqueued, Store
+from fitq_shared.store import Claim, Commit, Store
 
 LANE = "fitq.interactive"
 COMMIT = Commit(
@@ -216,7 +216,7 @@ def test_a_chunk_is_unclaimed_when_it_is_neither_fresh_nor_committed_nor_leased(
 ) -> None:
     """Such chunks may have lost their message."""
     assert store.unclaimed(submission) == []
-    monkeypatch.setattr(store_module, "DELIVERY_GRACE_SECONDS", -1)
+    monkeypatch.setattr(reader, "DELIVERY_GRACE_SECONDS", -1)
     assert sorted(chunk.chunk for chunk in store.unclaimed(submission)) == [0, 1]
     store.claim(submission, 0, "a")
     assert [(chunk.chunk, chunk.lane) for chunk in store.unclaimed(submission)] == [(1, LANE)]
