@@ -103,10 +103,19 @@ def fleet(hasty_settings: Settings, start_worker: Callable[..., Worker]) -> Iter
     worker.process.wait()
 
 
-@pytest.fixture(scope="session")
-def start_fleet(start_worker: Callable[..., Worker]) -> Callable[[Settings], Fleet]:
-    """A function that starts a worker of a test's own."""
-    return lambda settings: Fleet(start_worker(settings), Store(settings))
+@pytest.fixture
+def start_fleet(start_worker: Callable[..., Worker]) -> Iterator[Callable[[Settings], Fleet]]:
+    """A function that starts a worker of the test's own, which ends with it."""
+    started: list[Fleet] = []
+
+    def start(settings: Settings) -> Fleet:
+        started.append(Fleet(start_worker(settings), Store(settings)))
+        return started[-1]
+
+    yield start
+    for fleet in started:
+        fleet.worker.process.kill()
+        fleet.worker.process.wait()
 
 
 @pytest.fixture(scope="session", name="jobs_of")
