@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from fitq_shared.frames import sample_counts
 from fitq_shared.rows import Rows
 from fitq_shared.trace import recorded_counts
 from fitq_shared.waiting import MAX_TOGETHER
@@ -70,33 +69,14 @@ def _seconds(rows: Rows, optimizer: str) -> Loads:
         each = LBFGS_SECONDS_PER_COEFFICIENT_STEP if optimizer == "lbfgs" else SECONDS_PER_COEFFICIENT_STEP
     else:
         each = LBFGS_SECONDS_PER_VALUE_STEP if optimizer == "lbfgs" else SECONDS_PER_VALUE_STEP
-        updates = updates * _samples(rows)
+        updates = updates * sample_counts(rows.frame, rows.sets)
     return np.asarray(SECONDS_PER_FIT + updates * each)
 
 
-def _samples(rows: Rows) -> Numbers:
-    """Number of samples of each job."""
-    samples = _own_samples(rows.frame)
-    if rows.sets is not None:
-        referring, of = rows.references()
-        samples[referring] = _lengths(rows.sets)[of]
-    return samples
-
-
 def _stored_samples(rows: Rows) -> Numbers:
-    """The same, 0 for a job that shares the set of an earlier one."""
-    samples = _own_samples(rows.frame)
+    """Number of samples of each job, 0 for one that shares the set of an earlier one."""
+    samples = np.array(sample_counts(rows.frame, rows.sets))
     if rows.sets is not None:
         referring, of = rows.references()
-        used, first = np.unique(of, return_index=True)
-        samples[referring[first]] = _lengths(rows.sets)[used]
+        samples[np.delete(referring, np.unique(of, return_index=True)[1])] = 0
     return samples
-
-
-def _own_samples(jobs: pa.RecordBatch) -> Numbers:
-    """Number of samples in the row or to be drawn, 0 where the row refers to a set."""
-    return np.array(pc.coalesce(pc.list_value_length(jobs["x"]), jobs["count"], pa.scalar(0, pa.int32())), dtype=np.int64)
-
-
-def _lengths(sets: pa.RecordBatch) -> Numbers:
-    return np.asarray(pc.list_value_length(sets["x"]), dtype=np.int64)

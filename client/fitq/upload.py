@@ -14,11 +14,11 @@ from fitq.loads import fits_with_others
 from fitq.planner import Chunk, plan
 from fitq.readers import from_file, from_jobs
 from fitq_shared import broker
-from fitq_shared.errors import DifferentContent, InputError
+from fitq_shared.errors import InputError
 from fitq_shared.frames import shape_name
 from fitq_shared.jobs import FitJob
 from fitq_shared.payload import Payload, payload_of
-from fitq_shared.reader import different_content
+from fitq_shared.reader import different_content, other_jobs
 from fitq_shared.rows import Rows
 from fitq_shared.store import Store
 from fitq_shared.waiting import offer
@@ -63,16 +63,16 @@ def upload(store: Store, submission: str, chunks: Iterable[Chunk], size: int | N
             admission.count(rows, payload)
             if entry := known.get(chunk.number):
                 if entry.digest != payload.digest:
-                    raise different_content(submission, payload.first, payload.last)
+                    raise other_jobs(submission, payload.first, payload.last)
             elif manifest.state == "closed":
-                raise _different(submission, f"it has {manifest.jobs} jobs, and the input has more")
+                raise different_content(submission, f"it has {manifest.jobs} jobs, and the input has more")
             else:
                 admission.wait_for_room(payload)
                 _add(store, app, submission, rows, payload, lane)
     finally:
         app.close()
     if found < len(known):
-        raise _different(submission, f"it has {manifest.jobs} jobs, and the input has fewer")
+        raise different_content(submission, f"it has {manifest.jobs} jobs, and the input has fewer")
     store.close(submission)
 
 
@@ -103,9 +103,3 @@ def _up_to(chunks: Iterator[Chunk], jobs: int) -> tuple[list[Chunk], int | None]
         if sum(chunk.jobs for chunk in taken) > jobs:
             return taken, None
     return taken, sum(chunk.jobs for chunk in taken)
-
-
-def _different(submission: str, what: str) -> DifferentContent:
-    return DifferentContent(
-        f"{submission} was made of other jobs: {what}; submit them under another key, or `fitq delete {submission}` first"
-    )

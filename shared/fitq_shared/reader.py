@@ -234,12 +234,16 @@ def not_found(submission: str) -> SubmissionNotFound:
     return SubmissionNotFound(f"no submission {submission!r}: mistyped, deleted or expired; `fitq ls` shows what there is")
 
 
-def different_content(submission: str, first: int, last: int) -> DifferentContent:
-    """The error of a chunk that is not the one the submission has."""
+def different_content(submission: str, what: str) -> DifferentContent:
+    """The error of jobs that are not the ones the submission was made of."""
     return DifferentContent(
-        f"{submission} was made of other jobs: jobs {first} to {last} of the input are not those it has; submit them under "
-        f"another key, or `fitq delete {submission}` first"
+        f"{submission} was made of other jobs: {what}; submit them under another key, or `fitq delete {submission}` first"
     )
+
+
+def other_jobs(submission: str, first: int, last: int) -> DifferentContent:
+    """The same of a chunk that is not the one the submission has."""
+    return different_content(submission, f"jobs {first} to {last} of the input are not those it has")
 
 
 def _indexed(chunk: bytes, value: bytes) -> Indexed:

@@ -20,7 +20,7 @@ from fitq_shared.frame_files import FrameFiles
 from fitq_shared.frame_parts import get_frames, part_count, set_frame
 from fitq_shared.ids import bucketed
 from fitq_shared.payload import Payload
-from fitq_shared.reader import Enqueued, Reader, different_content, not_found
+from fitq_shared.reader import Enqueued, Reader, not_found, other_jobs
 from fitq_shared.settings import Settings, masked
 
 #: Frames of a chunk or a commit that did not come to its end are gone after this.
@@ -99,9 +99,9 @@ class Store(Reader):
             SubmissionNotFound: it was deleted meanwhile.
             DifferentContent: it has a chunk of this number with other jobs.
         """
-        names, chunk, shared = self._keys(submission), payload.chunk, payload.sets_digest
-        entry = f"{payload.first} {payload.last} {payload.jobs} {payload.digest} {shared}"
-        staged = names.staged("jobs", chunk, payload.digest)
+        names, chunk, digest, shared = self._keys(submission), payload.chunk, payload.digest, payload.sets_digest
+        entry = f"{payload.first} {payload.last} {payload.jobs} {digest} {shared}"
+        staged = names.staged("jobs", chunk, digest)
         ids: list[Field] = []
         for bucket in bucketed(np.frombuffer(payload.id_hashes, np.uint64), chunk):
             ids += bucket
@@ -121,7 +121,7 @@ class Store(Reader):
         if verdict == b"gone":
             raise not_found(submission)
         if verdict == b"different":
-            raise different_content(submission, payload.first, payload.last)
+            raise other_jobs(submission, payload.first, payload.last)
         _check_stored(verdict, self.settings)
 
     def close(self, submission: str) -> None:
