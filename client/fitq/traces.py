@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fitq_shared.trace import recorded_steps
 
 _steps = pa.list_(pa.field("element", pa.int32(), nullable=False))
-_losses = pa.list_(pa.field("element", pa.float32(), nullable=False))
+_losses = pa.list_(pa.field("element", pa.float64(), nullable=False))
 
 #: `step`: how many updates were made; `loss`: in units of y squared for `mse`; both of the same lengths.
 LABELLED_SCHEMA = pa.schema(
@@ -24,8 +25,18 @@ LABELLED_SCHEMA = pa.schema(
 
 def labelled(traces: pa.RecordBatch) -> pa.RecordBatch:
     """A batch of TRACE_SCHEMA as one of LABELLED_SCHEMA."""
-    loss = pa.ListArray.from_arrays(traces["loss"].offsets, traces["loss"].values, type=_losses)
-    return pa.RecordBatch.from_arrays([traces["index"], traces["id"], _steps_of(traces), loss], schema=LABELLED_SCHEMA)
+    return pa.RecordBatch.from_arrays(
+        [traces["index"], traces["id"], _steps_of(traces), _in_units_of_y(traces)], schema=LABELLED_SCHEMA
+    )
+
+
+def _in_units_of_y(traces: pa.RecordBatch) -> pa.ListArray:
+    """The losses of each row without their exponent; a product with a power of two is exact."""
+    lists = traces["loss"]
+    offsets = lists.offsets.to_numpy() - lists.offsets[0].as_py()
+    factors = np.repeat(np.ldexp(1.0, traces["exponent"].to_numpy()), np.diff(offsets))
+    losses = pc.multiply(lists.flatten().cast(pa.float64()), pa.array(factors))
+    return pa.ListArray.from_arrays(pa.array(offsets), losses, type=_losses)
 
 
 def _steps_of(traces: pa.RecordBatch) -> pa.ListArray:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,11 +19,13 @@ from numpy.typing import NDArray
 from fitq_shared.errors import FrameError
 from fitq_shared.jobs import FitJob, Samples
 
-FRAME_VERSION = 3
+FRAME_VERSION = 4
 #: zstd's fast end: losses hardly compress, and a higher level costs three times the time for a tenth fewer bytes.
 ZSTD_LEVEL = -7
 
 _floats = pa.list_(pa.float64())
+#: A column of few different words.
+_word = pa.dictionary(pa.int8(), pa.string())
 
 
 class Status(StrEnum):
@@ -59,10 +62,12 @@ JOB_SCHEMA = pa.schema(
         ("spread", pa.float64()),
         ("noise", pa.float64()),
         ("samples_seed", pa.int64()),
+        ("missing", pa.string()),
         ("degree", pa.int32()),
         ("basis", pa.string()),
         ("loss", pa.string()),
         ("delta", pa.float64()),
+        ("delta_sigma", pa.float64()),
         ("ridge", pa.float64()),
         ("optimizer", pa.string()),
         ("dtype", pa.string()),
@@ -90,6 +95,10 @@ JOB_SCHEMA = pa.schema(
         ("trace", pa.string()),
         ("absolute_sigma", pa.bool_()),
         ("covariance", pa.bool_()),
+        # JSON text of an object, null where the job has none.
+        ("tags", pa.string()),
+        # Where the first point that cannot be fitted was read (`life.csv:17`); null where the reader knows none.
+        ("place", pa.string()),
         # The row of a frame of SETS_SCHEMA that has x, y and weights; null where they are in this row, or drawn.
         ("sample_set", pa.int32()),
     ],
@@ -111,7 +120,15 @@ RESULT_SCHEMA = pa.schema(
         pa.field("id", pa.string(), nullable=False),
         pa.field("status", pa.string(), nullable=False),
         ("message", pa.string()),
+        ("degree", pa.int32()),
+        ("basis", _word),
+        ("loss_function", _word),
+        ("optimizer", _word),
+        ("lr", pa.float64()),
+        ("steps_limit", pa.int32()),
+        ("delta", pa.float64()),
         ("coefficients", _floats),
+        ("scaled_coefficients", _floats),
         ("basis_coefficients", _floats),
         ("domain", _floats),
         ("loss", pa.float64()),
@@ -123,20 +140,24 @@ RESULT_SCHEMA = pa.schema(
         ("r2", pa.float64()),
         ("rmse", pa.float64()),
         ("stderr", _floats),
+        ("stderrs_off", pa.float64()),
         ("covariance", _floats),
+        ("scaled_covariance", _floats),
         ("condition", pa.float64()),
         ("rank", pa.int32()),
         ("samples_used", pa.int32()),
         ("samples_dropped", pa.int32()),
         ("restart", pa.int32()),
         ("seed", pa.int64()),
-        ("device", pa.string()),
+        ("tags", pa.string()),
+        ("device", _word),
         ("chunk", pa.int32()),
     ],
     metadata={"fitq.kind": "results", "fitq.version": str(FRAME_VERSION)},
 )
 
 #: `trace`, `steps` (the limit) and `made` say which step each loss belongs to, through `fitq_shared.trace.recorded_steps`.
+#: A loss is `loss` times 2^`exponent`: y of any scale has traces of full precision.
 TRACE_SCHEMA = pa.schema(
     [
         pa.field("index", pa.int64(), nullable=False),
@@ -145,6 +166,7 @@ TRACE_SCHEMA = pa.schema(
         ("steps", pa.int32()),
         ("made", pa.int32()),
         ("loss", pa.list_(pa.float32())),
+        pa.field("exponent", pa.int16(), nullable=False),
     ],
     metadata={"fitq.kind": "traces", "fitq.version": str(FRAME_VERSION)},
 )
@@ -165,6 +187,8 @@ def jobs_batch(jobs: Sequence[FitJob], first_index: int = 0) -> pa.RecordBatch:
         "init_exact": [job.init == "exact" for job in jobs],
         "weight_decay": [job.effective_weight_decay for job in jobs],
         "samples_seed": [_samples_seed(job, spec) for job, spec in zip(jobs, samples, strict=True)],
+        "tags": [None if job.tags is None else msgspec.json.encode(job.tags).decode() for job in jobs],
+        "place": [None] * len(jobs),
         "sample_set": [None] * len(jobs),
     }
     arrays = [

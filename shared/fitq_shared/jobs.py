@@ -26,6 +26,7 @@ Loss = Literal["mse", "huber", "l1", "log_cosh"]
 Optimizer = Literal["nadam", "adam", "adamw", "sgd", "rmsprop", "adagrad", "lbfgs", "exact"]
 Schedule = Literal["constant", "cosine", "exponential", "step"]
 Dtype = Literal["float32", "float64"]
+Missing = Literal["invalid", "drop"]
 Degree = Annotated[int, msgspec.Meta(ge=0, le=MAX_DEGREE)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES)]
 Steps = Annotated[int, msgspec.Meta(ge=1, le=MAX_STEPS)]
@@ -34,6 +35,7 @@ Restarts = Annotated[int, msgspec.Meta(ge=1, le=MAX_RESTARTS)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+Tag = str | int | float | bool | None
 #: Which losses of the descent are kept: `none`, `full`, `every:K` or `points:N` (evenly spaced, both ends included).
 Trace = Annotated[str, msgspec.Meta(pattern=r"^(none|full|every:[1-9][0-9]{0,6}|points:([2-9]|[1-9][0-9]{1,6}))$")]
 
@@ -68,6 +70,8 @@ class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     #: Coefficients of the polynomial to draw samples of, highest power first as in `np.poly1d`.
     polynomial: Annotated[list[float], msgspec.Meta(min_length=1, max_length=MAX_DEGREE + 1)] | None = None
     samples: Samples | None = None
+    #: What a null or NaN in x, y or weights does: it makes the fit `invalid`, or `drop` leaves that point out.
+    missing: Missing = "invalid"
     degree: Degree = 2
     #: `orthogonal`: polynomials orthonormal on the sample points. `chebyshev`, `legendre`: of x mapped to [-1, 1]. In all
     #: three y is standardised. `power`: raw powers of x and y, as they are.
@@ -76,6 +80,8 @@ class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     #: r = p(x) - y in units of y.
     loss: Loss = "mse"
     delta: Positive = 1.0
+    #: `delta` in robust standard deviations: 1.4826 times the median absolute deviation from the l1 fit. None is not given.
+    delta_sigma: Positive | None = None
     #: Added to the loss: ridge times the sum of squares of the basis coefficients, in units of y, all but the constant's.
     ridge: NotNegative = 0.0
     #: Each as torch.optim has it, lbfgs with a line search; `exact` solves the least-squares problem without a descent.
@@ -125,6 +131,8 @@ class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     absolute_sigma: bool = False
     #: Return the covariance matrix of the coefficients.
     covariance: bool = False
+    #: Facts about the job that its result carries along, by name.
+    tags: dict[str, Tag] | None = None
 
     @property
     def effective_lr(self) -> float:
@@ -177,14 +185,15 @@ _EXPECTED = {
     "optimizer": f"expected one of {', '.join(get_args(Optimizer))}",
     "schedule": f"expected one of {', '.join(get_args(Schedule))}",
     "dtype": f"expected one of {', '.join(get_args(Dtype))}",
+    "missing": f"expected one of {', '.join(get_args(Missing))}",
     "init": "expected a list of numbers, highest power first, or exact",
     "trace": "expected none, full, every:K or points:N with N >= 2",
 }
 
 #: Fields whose limits an infinite number would pass.
 _MUST_BE_FINITE = (
-    "polynomial", "init", "lr", "delta", "tolerance", "gamma", "eps", "weight_decay", "momentum_decay", "ridge",
-    "ftol", "gtol",
+    "polynomial", "init", "lr", "delta", "delta_sigma", "tolerance", "gamma", "eps", "weight_decay", "momentum_decay",
+    "ridge", "ftol", "gtol",
 )  # fmt: skip
 
 _json_decoder = msgspec.json.Decoder(FitJob)

@@ -24,7 +24,7 @@ Mask: TypeAlias = NDArray[np.bool_]
 
 _BOUNDS = {"gt": operator.gt, "ge": operator.ge, "lt": operator.lt, "le": operator.le}
 #: Fields that may be null in a batch of JOB_SCHEMA (optimizer's defaults are filled in).
-_MAY_BE_NULL = ("ftol", "gtol")
+_MAY_BE_NULL = ("delta_sigma", "ftol", "gtol")
 
 
 def certain(jobs: pa.RecordBatch) -> Mask:

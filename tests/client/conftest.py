@@ -82,5 +82,6 @@ def _trace(job: dict[str, Any]) -> dict[str, Any] | None:
         "trace": "full",
         "steps": len(LOSSES) - 1,
         "made": len(LOSSES) - 1,
+        "exponent": 0,
         "loss": LOSSES,
     }

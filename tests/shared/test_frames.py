@@ -46,14 +46,14 @@ def test_a_drawn_sample_set_is_spelt_out() -> None:
 
 def test_a_frame_of_another_kind_is_refused() -> None:
     """Jobs are no results."""
-    with pytest.raises(FrameError, match="frame is jobs version 3, expected results version 3"):
+    with pytest.raises(FrameError, match="frame is jobs version 4, expected results version 4"):
         decode(encode(jobs_batch(JOBS)), RESULT_SCHEMA)
 
 
 def test_a_frame_of_another_version_is_refused() -> None:
     """The message says what to do."""
-    newer = jobs_batch(JOBS).replace_schema_metadata({"fitq.kind": "jobs", "fitq.version": "4"})
-    with pytest.raises(FrameError, match=r"jobs version 4, expected jobs version 3; run the same version"):
+    newer = jobs_batch(JOBS).replace_schema_metadata({"fitq.kind": "jobs", "fitq.version": "5"})
+    with pytest.raises(FrameError, match=r"jobs version 5, expected jobs version 4; run the same version"):
         decode(encode(newer), JOB_SCHEMA)
 
 

@@ -117,9 +117,12 @@ def _failed(chunk: Chunk, message: str, device: str) -> Fitted:
         "status": pa.array([Status.ERROR] * rows, pa.string()),
         "message": pa.array([message] * rows, pa.string()),
         "seed": jobs["seed"],
-        "device": pa.array([device] * rows, pa.string()),
+        "device": pa.array([device] * rows),
     }
-    columns = [known[field.name] if field.name in known else pa.nulls(rows, field.type) for field in RESULT_SCHEMA]
+    columns = [
+        pa.array(known[field.name], field.type) if field.name in known else pa.nulls(rows, field.type)
+        for field in RESULT_SCHEMA
+    ]
     results = pa.RecordBatch.from_arrays(columns, schema=RESULT_SCHEMA)
     return Fitted(results, pa.RecordBatch.from_pylist([], schema=TRACE_SCHEMA))
 

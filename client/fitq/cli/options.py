@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import click
 import msgspec
 
-from fitq_shared.jobs import Basis, Dtype, FitJob, Loss, Optimizer, Samples, Schedule, job_from_mapping
+from fitq_shared.jobs import Basis, Dtype, FitJob, Loss, Missing, Optimizer, Samples, Schedule, job_from_mapping
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,10 +19,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: Fields of all jobs that do not give them themselves: name -> type of the option and help.
 _JOB_FIELDS: dict[str, tuple[Any, str]] = {
+    "missing": (click.Choice(get_args(Missing)), "What a missing value does: the fit is invalid, or drop the point"),
     "degree": (int, "Degree of the fitted polynomial"),
     "basis": (click.Choice(get_args(Basis)), "Basis of the descent"),
     "loss": (click.Choice(get_args(Loss)), "What is minimised"),
     "delta": (float, "huber: residual from which on it is linear, in units of y"),
+    "delta_sigma": (float, "huber: the same in robust standard deviations"),
     "ridge": (float, "Penalty on the squares of the basis coefficients"),
     "optimizer": (click.Choice(get_args(Optimizer)), "As torch.optim has them; exact solves without a descent"),
     "dtype": (click.Choice(get_args(Dtype)), "Precision of the descent"),
@@ -50,7 +52,7 @@ _JOB_FIELDS: dict[str, tuple[Any, str]] = {
     "covariance": (bool, "Return the covariance of the coefficients"),
 }
 #: What is shown as the default of a field that has none.
-_WHERE_NONE = {"init": "drawn", "ftol": "never", "gtol": "never"}
+_WHERE_NONE = {"delta_sigma": "delta", "init": "drawn", "ftol": "never", "gtol": "never"}
 _CSV_OPTIONS = ("group", "x", "y", "weights")
 #: Option -> the field of Samples that it sets.
 _SAMPLES_OPTIONS = {"samples": "count", "spread": "spread", "noise": "noise"}

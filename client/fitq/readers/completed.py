@@ -38,7 +38,7 @@ def completed(rows: pa.RecordBatch, first: int, defaults: FitJob) -> pa.RecordBa
         columns[name] = _filled_by_optimizer(columns[name], columns["optimizer"], effective)
     index = pa.array(np.arange(first, first + rows.num_rows))
     columns |= {"index": index, "id": _ids(rows, index), **_init(rows, defaults), **_samples(rows, columns)}
-    columns["sample_set"] = pa.nulls(rows.num_rows, pa.int32())
+    columns |= {"place": pa.nulls(rows.num_rows, pa.string()), "sample_set": pa.nulls(rows.num_rows, pa.int32())}
     return pa.RecordBatch.from_arrays([columns[name] for name in JOB_SCHEMA.names], schema=JOB_SCHEMA)
 
 

@@ -119,7 +119,15 @@ def result_frame(outcome: Outcome, device: str) -> pa.RecordBatch:
         "id": jobs["id"],
         "status": pa.array([status for status, _ in _STATUSES]).take(pa.array(verdict)),
         "message": _messages(verdict, fitted & _array(_cancels(raw, final, reduced))),
+        "degree": np.full(len(jobs), jobs["degree"][0].as_py(), dtype=np.int32),
+        "basis": _constant(jobs["basis"][0].as_py(), len(jobs)),
+        "loss_function": _constant(jobs["loss"][0].as_py(), len(jobs)),
+        "optimizer": _constant(jobs["optimizer"][0].as_py(), len(jobs)),
+        "lr": jobs["lr"],
+        "steps_limit": jobs["steps"],
+        "delta": pa.nulls(len(jobs), pa.float64()),
         "coefficients": _vectors(raw.flip(0), fitted),
+        "scaled_coefficients": pa.nulls(len(jobs), RESULT_SCHEMA.field("scaled_coefficients").type),
         "basis_coefficients": _vectors(own_basis, fitted),
         "domain": _vectors(_domain(reduced), _array(reduced.used) > 0),
         "loss": _scalars(measured.loss, solved),
@@ -131,6 +139,8 @@ def result_frame(outcome: Outcome, device: str) -> pa.RecordBatch:
         "r2": _scalars(1.0 - squares / variance, fitted & _array(reduced.varies)),
         "rmse": _scalars(square_root(squares), fitted),
         "stderr": _vectors(optimum.stderr.flip(0), solved),
+        "stderrs_off": pa.nulls(len(jobs), pa.float64()),
+        "scaled_covariance": pa.nulls(len(jobs), RESULT_SCHEMA.field("scaled_covariance").type),
         "covariance": pa.nulls(len(jobs), RESULT_SCHEMA.field("covariance").type)
         if optimum.covariance is None
         else _vectors(optimum.covariance.flip(0, 1).flatten(0, 1), solved & wanted),
@@ -140,7 +150,8 @@ def result_frame(outcome: Outcome, device: str) -> pa.RecordBatch:
         "samples_dropped": outcome.given - _array(reduced.used),
         "restart": _array(ended.restart),
         "seed": jobs["seed"],
-        "device": pa.array([device]).take(pa.array(np.zeros(len(jobs), dtype=np.int32))),
+        "tags": jobs["tags"],
+        "device": _constant(device, len(jobs)),
         "chunk": pa.nulls(len(jobs), pa.int32()),
     }
     return pa.RecordBatch.from_arrays(
@@ -163,13 +174,18 @@ def _measured(outcome: Outcome, optimal: Tensor) -> _Measured:
     return _Measured(loss, initial, zero, above[0] / (reduced.scale * reduced.scale))
 
 
+def _constant(word: str, rows: int) -> pa.DictionaryArray:
+    """The same word in every row."""
+    return pa.DictionaryArray.from_arrays(np.zeros(rows, dtype=np.int8), pa.array([word]))
+
+
 def _messages(verdict: NDArray[np.int64], cancels: Mask) -> pa.Array:
     """The message of each verdict, followed by the warning about lost digits."""
     messages = pa.array([message for _, message in _STATUSES]).take(pa.array(verdict))
     if not cancels.any():
         return messages
-    warnings = pa.array([None, _DIGITS_LOST]).take(pa.array(cancels.astype(np.int8)))
-    return pc.binary_join_element_wise(messages, warnings, "; ", null_handling="skip")
+    warned = pc.coalesce(pc.binary_join_element_wise(messages, _DIGITS_LOST, "; "), pa.scalar(_DIGITS_LOST))
+    return pc.if_else(pa.array(cancels), warned, messages)
 
 
 def _cancels(raw: Tensor, final: Tensor, reduced: Reduced) -> Tensor:
@@ -202,7 +218,15 @@ def trace_frame(outcome: Outcome, losses: Tensor) -> pa.RecordBatch:
     values = by_fit.ravel() if full else by_fit[np.arange(by_fit.shape[1]) < lengths[:, None]]
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     lists = pa.ListArray.from_arrays(offsets, _nullable(values), mask=pa.array(~descended))
-    columns = [jobs["index"], jobs["id"], jobs["trace"], jobs["steps"], pa.array(made), lists]
+    columns = [
+        jobs["index"],
+        jobs["id"],
+        jobs["trace"],
+        jobs["steps"],
+        pa.array(made),
+        lists,
+        pa.array(np.zeros(len(jobs), dtype=np.int16)),
+    ]
     return pa.RecordBatch.from_arrays(columns, schema=TRACE_SCHEMA)
 
 
