@@ -265,11 +265,6 @@ def _rules(job: FitJob) -> list[tuple[str, bool, str]]:
         ("weights", job.weights is not None and len(job.weights) != points, "one weight for each point of x"),
         ("samples", job.samples is not None and not generated, "samples describe how a polynomial is drawn; give one"),
         ("init", _has_other_length(job.init, job.degree + 1), f"degree + 1 = {job.degree + 1} numbers, or exact"),
-        (
-            "optimizer",
-            job.optimizer == "exact" and job.loss != "mse",
-            "exact solves least squares: it goes with loss mse only",
-        ),
         ("nesterov", job.nesterov and not job.momentum, "momentum must be above 0 for it"),
         *((name, not _finite(getattr(job, name)), "finite numbers") for name in _MUST_BE_FINITE),
         ("samples", not _finite([job.samples.spread, job.samples.noise] if job.samples else None), "finite numbers"),

@@ -83,7 +83,6 @@ def _samples(jobs: pa.RecordBatch) -> Mask:
 def _several_fields(jobs: pa.RecordBatch) -> Iterator[Mask]:
     init = _lengths(jobs["init"])
     yield (init < 0) | (init == _numbers(jobs["degree"]) + 1)
-    yield _mask(pc.or_(pc.not_equal(jobs["optimizer"], "exact"), pc.equal(jobs["loss"], "mse")))
     yield ~_mask(jobs["nesterov"]) | (_numbers(jobs["momentum"]) > 0)
 
 

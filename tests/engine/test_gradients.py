@@ -15,7 +15,7 @@ from fitq_worker.engine.samples import padded, sample_sets
 from fitq_worker.engine.space import Space, quadratic, ridge_system, sampled, space_of
 
 DEGREE, FITS = 3, 6
-DELTA, RIDGE = 0.7, 0.3
+WIDTH, CURVATURE, RIDGE = 0.7, 1.4, 0.3
 RANDOM = np.random.default_rng(11)
 X = RANDOM.uniform(-2, 2, size=(FITS, 15))
 Y = X**3 - X + RANDOM.normal(size=X.shape)
@@ -28,12 +28,12 @@ def problem_of(basis: str, loss: str, ridge: float) -> tuple[Problem, Space]:
     jobs = jobs_batch([FitJob(x=x, y=y, weights=weights, degree=DEGREE) for x, y, weights in rows])
     samples = padded(sample_sets(jobs), torch.device("cpu"))
     reduced = reduce(samples, DEGREE)
-    space = space_of(basis, reduced)
+    space = space_of(basis, reduced, reduced.scale, reduced.mean)
     penalty = torch.full((FITS,), ridge, dtype=torch.float64)
     if loss == "mse":
         return quadratic(space, reduced, ridge_system(space, reduced, penalty) if ridge else None), space
     points = sample_points(samples, DEGREE)
-    return sampled(space, points, torch.full_like(penalty, DELTA), penalty), space
+    return sampled(space, points, torch.full_like(penalty, WIDTH), torch.full_like(penalty, CURVATURE), penalty), space
 
 
 @pytest.mark.parametrize("ridge", [0.0, RIDGE])
@@ -42,7 +42,7 @@ def test_gradient_is_the_one_of_the_normal_equations(ridge: float) -> None:
     problem, _ = problem_of("power", "mse", ridge)
     w = RANDOM.normal(size=(DEGREE + 1, FITS))
 
-    _, gradient = differentiated(LOSSES["mse"].value, torch.from_numpy(w), problem)
+    _, gradient = differentiated(LOSSES["mse"], torch.from_numpy(w), problem)
 
     for fit in range(FITS):
         design = np.vander(X[fit], DEGREE + 1, increasing=True)
@@ -59,7 +59,7 @@ def test_gradient_is_the_slope_of_the_loss(basis: str, loss: str, ridge: float) 
     """Central differences of the loss, whose error is of the second order in the distance."""
     problem, _ = problem_of(basis, loss, ridge)
     w = torch.from_numpy(RANDOM.normal(size=(DEGREE + 1, FITS)))
-    value, distance = LOSSES[loss].value, 1e-6
+    value, distance = LOSSES[loss], 1e-6
 
     _, gradient = differentiated(value, w, problem)
 

@@ -6,19 +6,20 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from fitq_shared.errors import FitqError
-from fitq_shared.frames import JOB_SCHEMA, RESULT_SCHEMA, SETS_SCHEMA, TRACE_SCHEMA, Status, decode, encode, shape_name
+from fitq_shared.frames import JOB_SCHEMA, SETS_SCHEMA, decode, encode, shape_name
 from fitq_shared.rows import Rows, joined
 from fitq_shared.store import Commit, Store
 from fitq_shared.waiting import take_others
 from fitq_worker.devices import DEVICE_FAILED_STATUS
 from fitq_worker.engine import Fitted, fit
+from fitq_worker.engine.framing import failed, untraced
 from fitq_worker.leases import ClaimLost
 
 _log = logging.getLogger(__name__)
@@ -110,21 +111,7 @@ def _parted(fitted: Fitted, chunks: Sequence[Chunk]) -> list[Fitted]:
 def _failed(chunk: Chunk, message: str, device: str) -> Fitted:
     """Results that say `message` of every job, and no traces."""
     jobs = chunk.rows.frame
-    rows = len(jobs)
-    known: dict[str, Any] = {
-        "index": jobs["index"],
-        "id": jobs["id"],
-        "status": pa.array([Status.ERROR] * rows, pa.string()),
-        "message": pa.array([message] * rows, pa.string()),
-        "seed": jobs["seed"],
-        "device": pa.array([device] * rows),
-    }
-    columns = [
-        pa.array(known[field.name], field.type) if field.name in known else pa.nulls(rows, field.type)
-        for field in RESULT_SCHEMA
-    ]
-    results = pa.RecordBatch.from_arrays(columns, schema=RESULT_SCHEMA)
-    return Fitted(results, pa.RecordBatch.from_pylist([], schema=TRACE_SCHEMA))
+    return Fitted(failed(jobs, message, device), untraced(jobs.slice(0, 0)))
 
 
 def _commit(chunk: Chunk, results: pa.RecordBatch, traces: pa.RecordBatch, seconds: float) -> Commit:

@@ -7,7 +7,7 @@ what else is in the batch. Steps run in blocks of K, which is what gets compiled
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from fitq_worker.engine.losses import LOSSES, Problem, Quadratic, Value
 from fitq_worker.engine.optimizers import OPTIMIZERS, Moments
 from fitq_worker.engine.schedule import Schedule
 from fitq_worker.engine.stopping import CHECK_STEPS, Criteria, End, Progress, at_start, looked_at
+from fitq_worker.engine.trees import taken
 
 #: Steps between two looks at whether so few fits are left that the batch is made smaller.
 COMPACTION_STEPS = 64
@@ -70,7 +71,7 @@ def step_block(
     `w` and each of `moments` are (P, B), `first` a scalar, `schedule` (K, C, B), or (K, C, 1) when all fits share it.
     Returns the new w and moments and the losses before each step, (K, B).
     """
-    value, update = LOSSES[loss].value, OPTIMIZERS[optimizer].update
+    value, update = LOSSES[loss], OPTIMIZERS[optimizer].update
     assert update is not None
     losses = []
     for k in range(len(schedule)):
@@ -97,7 +98,7 @@ def descend(
     size, width = start.shape
     count, last = block_steps(size, is_triangular(problem)), int(fits.steps.max())
     watched, uneven = bool(criteria.watched.any()), int(fits.steps.min()) < last
-    slope_of = None if bool(criteria.gtol.isnan().all()) else LOSSES[how.loss].value
+    slope_of = None if bool(criteria.gtol.isnan().all()) else LOSSES[how.loss]
     moments = tuple(torch.zeros_like(start) for _ in range(OPTIMIZERS[how.optimizer].moments))
     left = _Left(None, problem, fits, schedule.place, criteria, at_start(start, fits.steps))
     now = _Now(start, moments, start[:1])
@@ -168,8 +169,8 @@ def _compacted(left: _Left, now: _Now, whole: Descent, recorded: list[int], firs
         return left, now
     _settle(left, now, whole, recorded)
     at = running.nonzero()[:, 0]
-    rest: _Left = _taken(left, at)
-    return rest if left.at is not None else rest._replace(at=at), _taken(now, at)
+    rest: _Left = taken(left, at)
+    return rest if left.at is not None else rest._replace(at=at), taken(now, at)
 
 
 def _settle(left: _Left, now: _Now, whole: Descent, recorded: list[int]) -> None:
@@ -181,14 +182,6 @@ def _settle(left: _Left, now: _Now, whole: Descent, recorded: list[int]) -> None
     final = torch.where(watched, progress.best, now.losses[-1])
     after = torch.tensor(recorded, device=at.device)[:, None] >= progress.made
     whole.losses[:, at] = torch.where(after, final, whole.losses[:, at])
-
-
-def _taken(tree: Any, at: Tensor) -> Any:
-    """The same structure with these places of the last axis of every tensor."""
-    if tree is None or isinstance(tree, Tensor):
-        return tree if tree is None else tree[..., at].contiguous()
-    parts = [_taken(part, at) for part in tree]
-    return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
 
 
 def differentiated(value: Value, w: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:

@@ -80,6 +80,16 @@ def ridge_regression(
     return _least_squares(raw[:, 0], loss, raw[:, 1:], _variance(reduced, squares, absolute), covariance)
 
 
+def robust_regression(
+    reduced: Reduced, coordinate: Tensor, loss: Tensor, variance: Tensor, *, covariance: bool
+) -> LeastSquares:
+    """The same of another loss with its optimum at `coordinate`, (P, B) in the orthonormal basis; its covariance is
+    variance (X' W X)^-1.
+    """
+    raw = to_raw_powers(inverse_and_solution(powers_of_t(reduced), coordinate), reduced)
+    return _least_squares(raw[:, -1], loss, raw[:, :-1], variance, covariance)
+
+
 def _variance(reduced: Reduced, squares: Tensor, absolute: Tensor) -> Tensor:
     """Of the errors, over the sum of the weights; `squares` is the mean square of the residuals."""
     freedom = (reduced.used - len(reduced.target)).to(torch.float64)

@@ -14,7 +14,7 @@ from fitq_shared.frames import jobs_batch
 from fitq_shared.jobs import FitJob
 from fitq_worker.engine import compiled, kernels
 from fitq_worker.engine.compiled import StepKernel
-from fitq_worker.engine.outcome import result_frame, trace_frame
+from fitq_worker.engine.framing import framed
 from fitq_worker.engine.plan import Path, planned
 from fitq_worker.engine.samples import numbers, sample_tiles
 from fitq_worker.engine.tile import fit_tile
@@ -58,10 +58,10 @@ def fit(
         own = jobs if len(group) == len(jobs) else jobs.take(pa.array(group))
         plan = planned(own, place, path, on_block or _nothing)
         for tile in sample_tiles(own, sets, place, pads=plan.pads):
-            outcome, losses = fit_tile(tile, plan)
             rows.append(group[tile.rows])
-            results.append(result_frame(outcome, name))
-            traces.append(trace_frame(outcome, losses))
+            tile_results, tile_traces = framed(*fit_tile(tile, plan), name)
+            results.append(tile_results)
+            traces.append(tile_traces)
     back = np.argsort(np.concatenate(rows))
     return Fitted(_in_order(results, back), _in_order(traces, back))
 

@@ -31,7 +31,7 @@ def lbfgs_block(
 
     The loss of a fit never rises. A pair that is missing is zeros, which have no effect.
     """
-    value, losses = LOSSES[loss].value, []
+    value, losses = LOSSES[loss], []
     for k in range(len(schedule)):
         values, gradient = differentiated(value, w, problem)
         s, y = w - moments[0], gradient - moments[1]

@@ -1,6 +1,7 @@
 """Loss functions of a batch: pure, elementwise over the batch, differentiated by autograd.
 
-A new one is a function of residuals and a row of LOSSES. The mean of squares alone can do without the samples: after
+A new one is a function of residuals, a row of LOSSES and a
+shape in robust_losses.py. The mean of squares alone can do without the samples: after
 the reduction it is a function of a few numbers per fit.
 """
 
@@ -33,22 +34,14 @@ class Sampled(NamedTuple):
     design: Tensor  # (P, N, B)
     target: Tensor  # (N, B), (y - offset) / unit
     weights: Tensor  # (N, B), their sum is 1
-    unit: Tensor  # (B,) of y
-    delta: Tensor  # (B,) in units of y
+    width: Tensor  # (B,) gamma: how far the loss is nearly quadratic, in units of the targets
+    curvature: Tensor  # (B,) of the loss at 0
     ridge: Tensor  # (B,) in units of the loss
 
 
 Problem = Quadratic | Sampled
 #: (w of shape (P, B), problem) -> (B,); that of mse takes P rows of shape (B,) as well.
 Value = Callable[[Tensor, Problem], Tensor]
-
-
-class Loss(NamedTuple):
-    """What the engine needs to know of a loss."""
-
-    value: Value
-    #: It is divided by unit^power, so that it does not depend on the scale of y where it can.
-    power: int
 
 
 def mean_of_squares(w: Tensor | Sequence[Tensor], problem: Problem) -> Tensor:
@@ -70,20 +63,23 @@ def mean_of_squares(w: Tensor | Sequence[Tensor], problem: Problem) -> Tensor:
 
 
 def huber(residual: Tensor, problem: Sampled) -> Tensor:
-    """Huber, "Robust Estimation of a Location Parameter", 1964; over unit^2."""
-    delta, size = problem.delta / problem.unit, residual.abs()
-    return torch.where(size <= delta, 0.5 * residual * residual, delta * (size - 0.5 * delta))
+    """Huber, "Robust Estimation of a Location Parameter", 1964: curvature r^2 / 2 up to the width, linear beyond."""
+    size, width, curvature = residual.abs(), problem.width, problem.curvature
+    near, far = 0.5 * curvature * residual * residual, curvature * width * (size - 0.5 * width)
+    return torch.where(size <= width, near, far)
 
 
 def absolute(residual: Tensor, problem: Sampled) -> Tensor:
-    """Least absolute deviations; over unit."""
+    """Least absolute deviations."""
     return residual.abs()
 
 
 def log_cosh(residual: Tensor, problem: Sampled) -> Tensor:
-    """log(cosh(r)) = |r| + log(1 + exp(-2 |r|)) - log(2), which does not overflow; over unit^2."""
-    size = (problem.unit * residual).abs()
-    return (size + torch.log1p(torch.exp(-2.0 * size)) - math.log(2.0)) / (problem.unit * problem.unit)
+    """curvature width^2 log(cosh(r / width)), in a form that keeps its digits near 0 and one for far out."""
+    size = residual.abs() / problem.width
+    tangent = torch.tanh(size.clamp(max=1.0))
+    near, far = -0.5 * torch.log1p(-tangent * tangent), size + torch.log1p(torch.exp(-2.0 * size)) - math.log(2.0)
+    return problem.curvature * problem.width * problem.width * torch.where(size <= 1.0, near, far)
 
 
 def _mean(of: Callable[[Tensor, Sampled], Tensor]) -> Value:
@@ -102,9 +98,10 @@ def _mean(of: Callable[[Tensor, Sampled], Tensor]) -> Value:
     return loss
 
 
-LOSSES = {
-    "mse": Loss(mean_of_squares, 2),
-    "huber": Loss(_mean(huber), 2),
-    "l1": Loss(_mean(absolute), 1),
-    "log_cosh": Loss(_mean(log_cosh), 2),
+#: The value of each loss as the descent has it.
+LOSSES: dict[str, Value] = {
+    "mse": mean_of_squares,
+    "huber": _mean(huber),
+    "l1": _mean(absolute),
+    "log_cosh": _mean(log_cosh),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -13,15 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status
-from fitq_shared.trace import recorded_counts
+from fitq_shared.frames import RESULT_SCHEMA, Status
 from fitq_worker.engine.arithmetic import square_root, tree_sum
-from fitq_worker.engine.exact import condition, excess, least_squares, raw_powers, ridge_regression
+from fitq_worker.engine.exact import LeastSquares, condition, excess, raw_powers
+from fitq_worker.engine.objective import Measured, Objective
 from fitq_worker.engine.reduction import Reduced
-from fitq_worker.engine.ridge import Penalised
 from fitq_worker.engine.samples import numbers
-from fitq_worker.engine.space import Space
 from fitq_worker.engine.stopping import End
+from fitq_worker.engine.traces import Traces, trace_frame
 
 Mask = NDArray[np.bool_]
 
@@ -31,25 +29,25 @@ class Verdict(IntEnum):
 
     CONVERGED = 0
     MAX_STEPS = 1
-    STEPS_MADE = 2
-    STALLED = 3
-    DIVERGED = 4
-    FEW_POINTS = 5
-    REPEATED_POINTS = 6
-    INVALID = 7
+    STALLED = 2
+    DIVERGED = 3
+    FEW_POINTS = 4
+    REPEATED_POINTS = 5
+    INVALID = 6
 
 
 #: Status and message of each verdict, in its order.
 _STATUSES = (
     (Status.CONVERGED, None),
     (Status.MAX_STEPS, "steps ran out before the gap fell to the tolerance; raise steps or lr"),
-    (Status.MAX_STEPS, "all steps were made; only ftol or gtol can tell when a fit with this loss has converged"),
     (Status.STALLED, "ftol or gtol stopped it before the gap fell to the tolerance; lower them or raise patience or lr"),
     (Status.DIVERGED, "the loss ended above where it began or left the finite numbers; lower lr"),
     (Status.DEGENERATE, "fewer points than coefficients; add points or lower the degree"),
     (Status.DEGENERATE, "fewer different x than coefficients; spread the points or lower the degree"),
     (Status.INVALID, "a value of x, y or weights is missing, not finite, beyond 1e150, or a weight is negative"),
 )
+#: A mean square of residuals below this, in units of the variance of y, is rounding.
+_ROUNDING_SQUARES = 1e-26
 #: Evaluating a polynomial in powers of x loses as many digits as its terms are larger than itself.
 MOST_CANCELLATION = 1e8
 _DIGITS_LOST = (
@@ -75,82 +73,55 @@ def at_once(final: Tensor) -> Ended:
 
 
 class Outcome(NamedTuple):
-    """Everything the results are computed from; tensors are float64, coefficients (P, B) in the descent's coordinates."""
+    """Everything the results of a tile are computed from."""
 
     jobs: pa.RecordBatch
     given: NDArray[np.int64]  # (B,) number of samples
     reduced: Reduced
-    space: Space
-    #: The least-squares system with its ridge, for the mean of squares alone.
-    penalty: Penalised | None
-    #: The loss that was minimised, in units of y, as a function of coefficients; None is the mean of squares.
-    loss: Callable[[Tensor], Tensor] | None
+    objective: Objective
     ended: Ended
 
 
-class _Measured(NamedTuple):
-    """Losses of B fits, in units of the loss, and the gap in units of the variance of y."""
+class _Fits(NamedTuple):
+    """What is known of each fit of a tile, and what of it may be told."""
 
-    loss: Tensor
-    initial: Tensor
-    zero: Tensor  # of the zero polynomial of the space
-    gap: Tensor
+    measured: Measured
+    optimum: LeastSquares
+    verdict: NDArray[np.int64]
+
+    @property
+    def fitted(self) -> Mask:
+        """Its coefficients are of use."""
+        return self.verdict < Verdict.DIVERGED
+
+    @property
+    def solved(self) -> Mask:
+        """Its points determine the optimum."""
+        return self.verdict <= Verdict.DIVERGED
 
 
-def result_frame(outcome: Outcome, device: str) -> pa.RecordBatch:
-    """The results, a record batch of RESULT_SCHEMA with a null `chunk`."""
-    jobs, reduced, space, ended = outcome.jobs, outcome.reduced, outcome.space, outcome.ended
+def frames(outcome: Outcome, traces: Traces, device: str) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    """Results and traces, record batches of RESULT_SCHEMA (with a null `chunk`) and TRACE_SCHEMA."""
+    jobs, ended = outcome.jobs, outcome.ended
     absolute = torch.from_numpy(numbers(jobs["absolute_sigma"])).to(ended.final.device)
-    wanted = numbers(jobs["covariance"])
-    if outcome.penalty is None:
-        optimum = least_squares(reduced, absolute, covariance=bool(wanted.any()))
-    else:
-        optimum = ridge_regression(reduced, space, outcome.penalty, absolute, covariance=bool(wanted.any()))
-    final = space.to_orthonormal(ended.final)
-    measured = _measured(outcome, optimum.loss)
-    variance = reduced.scale * reduced.scale
-    squares = reduced.floor * variance + excess(final, reduced)
-    verdict = _verdicts(outcome, measured)
-    fitted, solved = verdict < Verdict.DIVERGED, verdict <= Verdict.DIVERGED
-    own_basis = space.in_units_of_y(ended.final)
-    raw = own_basis if jobs["basis"][0].as_py() == "power" else raw_powers(final, reduced)
+    measured = outcome.objective.measured(ended.start, ended.final)
+    optimum = outcome.objective.solution(absolute, covariance=bool(numbers(jobs["covariance"]).any()))
+    fits = _Fits(measured, optimum, _verdicts(outcome, measured))
+    results = _result_frame(outcome, fits, device)
+    return results, trace_frame(jobs, traces, _array(ended.made), _array(measured.loss), fits.solved)
+
+
+def _result_frame(outcome: Outcome, fits: _Fits, device: str) -> pa.RecordBatch:
+    jobs = outcome.jobs
     columns = {
-        "index": jobs["index"],
-        "id": jobs["id"],
-        "status": pa.array([status for status, _ in _STATUSES]).take(pa.array(verdict)),
-        "message": _messages(verdict, fitted & _array(_cancels(raw, final, reduced))),
-        "degree": np.full(len(jobs), jobs["degree"][0].as_py(), dtype=np.int32),
-        "basis": _constant(jobs["basis"][0].as_py(), len(jobs)),
-        "loss_function": _constant(jobs["loss"][0].as_py(), len(jobs)),
-        "optimizer": _constant(jobs["optimizer"][0].as_py(), len(jobs)),
-        "lr": jobs["lr"],
-        "steps_limit": jobs["steps"],
-        "delta": pa.nulls(len(jobs), pa.float64()),
-        "coefficients": _vectors(raw.flip(0), fitted),
-        "scaled_coefficients": pa.nulls(len(jobs), RESULT_SCHEMA.field("scaled_coefficients").type),
-        "basis_coefficients": _vectors(own_basis, fitted),
-        "domain": _vectors(_domain(reduced), _array(reduced.used) > 0),
-        "loss": _scalars(measured.loss, solved),
-        "initial_loss": _scalars(measured.initial, solved),
-        "exact_loss": _scalars(optimum.loss, solved),
-        "gap": _scalars(measured.gap, solved),
-        "exact_coefficients": _vectors(optimum.coefficients.flip(0), solved),
-        "steps": np.where(solved, _array(ended.made), 0),
-        "r2": _scalars(1.0 - squares / variance, fitted & _array(reduced.varies)),
-        "rmse": _scalars(square_root(squares), fitted),
-        "stderr": _vectors(optimum.stderr.flip(0), solved),
-        "stderrs_off": pa.nulls(len(jobs), pa.float64()),
-        "scaled_covariance": pa.nulls(len(jobs), RESULT_SCHEMA.field("scaled_covariance").type),
-        "covariance": pa.nulls(len(jobs), RESULT_SCHEMA.field("covariance").type)
-        if optimum.covariance is None
-        else _vectors(optimum.covariance.flip(0, 1).flatten(0, 1), solved & wanted),
-        "condition": _scalars(torch.ones_like(squares) if space.factor is None else condition(space.factor), solved),
-        "rank": _array(reduced.rank),
-        "samples_used": _array(reduced.used),
-        "samples_dropped": outcome.given - _array(reduced.used),
-        "restart": _array(ended.restart),
-        "seed": jobs["seed"],
-        "tags": jobs["tags"],
+        **_asked(jobs, outcome.objective),
+        **_told(outcome, fits),
+        **_coefficients(outcome, fits),
+        **_losses(outcome, fits),
+        **_uncertainty(outcome, fits),
+        "rank": _array(outcome.reduced.rank),
+        "samples_used": _array(outcome.reduced.used),
+        "samples_dropped": np.where(_array(outcome.reduced.invalid), 0, outcome.given - _array(outcome.reduced.used)),
         "device": _constant(device, len(jobs)),
         "chunk": pa.nulls(len(jobs), pa.int32()),
     }
@@ -159,19 +130,82 @@ def result_frame(outcome: Outcome, device: str) -> pa.RecordBatch:
     )
 
 
-def _measured(outcome: Outcome, optimal: Tensor) -> _Measured:
-    """`optimal` is the lowest loss, where it is the mean of squares, with its penalty if it has one."""
-    ended, space, reduced = outcome.ended, outcome.space, outcome.reduced
-    points = ended.final, ended.start, torch.zeros_like(ended.final)
-    if outcome.loss is not None:
-        loss, initial, zero = (outcome.loss(w) for w in points)
-        return _Measured(loss, initial, zero, torch.full_like(loss, torch.nan))
-    if outcome.penalty is None:
-        above = [excess(space.to_orthonormal(w), reduced) for w in points]
-    else:
-        above = [outcome.penalty.excess(w) * space.unit * space.unit for w in points]
-    loss, initial, zero = (optimal + distance for distance in above)
-    return _Measured(loss, initial, zero, above[0] / (reduced.scale * reduced.scale))
+def _asked(jobs: pa.RecordBatch, objective: Objective) -> dict[str, Any]:
+    """What the job was."""
+    words = {"basis": "basis", "loss_function": "loss", "optimizer": "optimizer"}
+    delta = objective.delta
+    return {
+        "index": jobs["index"],
+        "id": jobs["id"],
+        "degree": np.full(len(jobs), jobs["degree"][0].as_py(), dtype=np.int32),
+        **{name: _constant(jobs[column][0].as_py(), len(jobs)) for name, column in words.items()},
+        "lr": jobs["lr"],
+        "steps_limit": jobs["steps"],
+        "delta": pa.nulls(len(jobs), pa.float64()) if delta is None else _scalars(delta, np.True_),
+        "seed": jobs["seed"],
+        "tags": jobs["tags"],
+    }
+
+
+def _told(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
+    """How it ended."""
+    ended = outcome.ended
+    return {
+        "status": pa.array([status for status, _ in _STATUSES]).take(pa.array(fits.verdict)),
+        "steps": np.where(fits.solved, _array(ended.made), 0),
+        "restart": _array(ended.restart),
+    }
+
+
+def _coefficients(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
+    space, ended, reduced = outcome.objective.space, outcome.ended, outcome.reduced
+    final, own = space.to_orthonormal(ended.final), space.in_units_of_y(ended.final)
+    raw = own if outcome.jobs["basis"][0].as_py() == "power" else raw_powers(final, reduced)
+    return {
+        "message": _messages(fits.verdict, fits.fitted & _array(_cancels(raw, final, reduced))),
+        "coefficients": _vectors(raw.flip(0), fits.fitted),
+        "scaled_coefficients": pa.nulls(len(fits.verdict), RESULT_SCHEMA.field("scaled_coefficients").type),
+        "basis_coefficients": _vectors(own, fits.fitted),
+        "domain": _vectors(_domain(reduced), _array(reduced.used) > 0),
+        "stderrs_off": _scalars(_stderrs_off(raw, fits.optimum, reduced), fits.fitted),
+    }
+
+
+def _losses(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
+    reduced, measured = outcome.reduced, fits.measured
+    variance = reduced.scale * reduced.scale
+    squares = reduced.floor * variance + excess(outcome.objective.space.to_orthonormal(outcome.ended.final), reduced)
+    return {
+        "loss": _scalars(measured.loss, fits.solved),
+        "initial_loss": _scalars(measured.initial, fits.solved),
+        "exact_loss": _scalars(fits.optimum.loss, fits.solved),
+        "gap": _scalars(measured.gap, fits.solved),
+        "r2": _scalars(1.0 - squares / variance, fits.fitted & _array(reduced.varies)),
+        "rmse": _scalars(square_root(squares), fits.fitted),
+    }
+
+
+def _uncertainty(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
+    """Of the optimum, and how well its points determine it."""
+    optimum, factor, wanted = fits.optimum, outcome.objective.space.factor, numbers(outcome.jobs["covariance"])
+    none = pa.nulls(len(wanted), RESULT_SCHEMA.field("covariance").type)
+    covariance = optimum.covariance
+    return {
+        "exact_coefficients": _vectors(optimum.coefficients.flip(0), fits.solved),
+        "stderr": _vectors(optimum.stderr.flip(0), fits.solved),
+        "covariance": none if covariance is None else _vectors(covariance.flip(0, 1).flatten(0, 1), fits.solved & wanted),
+        "scaled_covariance": none,
+        "condition": _scalars(torch.ones_like(optimum.loss) if factor is None else condition(factor), fits.solved),
+    }
+
+
+def _stderrs_off(raw: Tensor, optimum: LeastSquares, reduced: Reduced) -> Tensor:
+    """The largest distance of the coefficients, (P, B), from the optimum's in standard errors, (B,).
+
+    NaN where there are none, or where what the residuals are made of is rounding.
+    """
+    distances = (raw - optimum.coefficients).abs() / optimum.stderr
+    return torch.where(reduced.floor > _ROUNDING_SQUARES, distances.amax(0), torch.nan)
 
 
 def _constant(word: str, rows: int) -> pa.DictionaryArray:
@@ -201,41 +235,12 @@ def _cancels(raw: Tensor, final: Tensor, reduced: Reduced) -> Tensor:
     return ~(terms <= MOST_CANCELLATION * square_root(tree_sum(final * final)))
 
 
-def trace_frame(outcome: Outcome, losses: Tensor) -> pa.RecordBatch:
-    """The traces, a record batch of TRACE_SCHEMA, no rows when none are kept; `losses` is (T, B), in units of y.
-
-    A fit that was not descended has a null in place of its losses.
-    """
-    jobs = outcome.jobs if len(losses) else outcome.jobs.slice(0, 0)
-    made = _array(outcome.ended.made)[: len(jobs)]
-    lengths = np.empty(0, np.int64)
-    if len(jobs):
-        lengths = recorded_counts(jobs["trace"][0].as_py(), numbers(jobs["steps"]), made)
-    descended = ~_array(outcome.reduced.invalid | ~_determined(outcome.reduced))[: len(jobs)]
-    lengths = np.where(descended, lengths, 0)
-    by_fit = _array(losses.T[: len(jobs)].contiguous())  # torch's transposition is five times as fast as numpy's
-    full = (lengths == by_fit.shape[1]).all()
-    values = by_fit.ravel() if full else by_fit[np.arange(by_fit.shape[1]) < lengths[:, None]]
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-    lists = pa.ListArray.from_arrays(offsets, _nullable(values), mask=pa.array(~descended))
-    columns = [
-        jobs["index"],
-        jobs["id"],
-        jobs["trace"],
-        jobs["steps"],
-        pa.array(made),
-        lists,
-        pa.array(np.zeros(len(jobs), dtype=np.int16)),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=TRACE_SCHEMA)
-
-
 def _determined(reduced: Reduced) -> Tensor:
     """The points determine all coefficients, (B,) bool."""
     return reduced.rank == len(reduced.target)
 
 
-def _verdicts(outcome: Outcome, measured: _Measured) -> NDArray[np.int64]:
+def _verdicts(outcome: Outcome, measured: Measured) -> NDArray[np.int64]:
     """The first of these that holds, from the worst down; (B,)."""
     tolerance = torch.from_numpy(numbers(outcome.jobs["tolerance"]).astype(np.float64)).to(measured.gap.device)
     end = outcome.ended.end
@@ -248,17 +253,16 @@ def _verdicts(outcome: Outcome, measured: _Measured) -> NDArray[np.int64]:
         (Verdict.REPEATED_POINTS, ~_determined(outcome.reduced)),
         (Verdict.CONVERGED, measured.gap <= tolerance),
         (Verdict.DIVERGED, ~torch.isfinite(measured.loss) | above | (end == End.DIVERGED)),
-        (Verdict.STALLED if outcome.loss is None else Verdict.CONVERGED, stopped),
+        (Verdict.STALLED, stopped),
     ]
-    rest = Verdict.MAX_STEPS if outcome.loss is None else Verdict.STEPS_MADE
-    return np.select([_array(mask) for _, mask in cases], [int(verdict) for verdict, _ in cases], int(rest))
+    return np.select([_array(mask) for _, mask in cases], [int(verdict) for verdict, _ in cases], int(Verdict.MAX_STEPS))
 
 
 def _domain(reduced: Reduced) -> Tensor:
     return torch.stack([reduced.middle - reduced.half_width, reduced.middle + reduced.half_width])
 
 
-def _scalars(values: Tensor, valid: Mask) -> pa.Array:
+def _scalars(values: Tensor, valid: Mask | np.bool_) -> pa.Array:
     """(B,) as a column; null where not valid or not finite."""
     by_fit = _array(values)
     return pa.array(by_fit, mask=~(valid & np.isfinite(by_fit)))
@@ -270,11 +274,6 @@ def _vectors(values: Tensor, valid: Mask) -> pa.Array:
     valid = valid & np.isfinite(by_fit).all(axis=1)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(by_fit.ravel()), by_fit.shape[1], mask=pa.array(~valid))
     return lists.cast(pa.list_(pa.float64()))
-
-
-def _nullable(values: NDArray[np.floating]) -> pa.Array:
-    finite = np.isfinite(values)
-    return pa.array(values) if finite.all() else pa.array(values, mask=~finite)
 
 
 def _array(values: Tensor) -> NDArray[Any]:

@@ -39,7 +39,7 @@ class Plan(NamedTuple):
     #: The reduction, or the loss, pads the sample sets.
     pads: bool
     block: StepBlock
-    #: The jobs have a ridge that is part of the least-squares system.
+    #: The jobs have a ridge.
     penalised: bool
     #: Fits that are descended together.
     width: int
@@ -51,7 +51,7 @@ class Plan(NamedTuple):
 def planned(jobs: pa.RecordBatch, device: torch.device, path: Path, on_block: Callable[[], None]) -> Plan:
     """The plan for jobs that agree in SHAPE_COLUMNS and in whether they have a ridge."""
     shape = {name: jobs[name][0].as_py() for name in SHAPE_COLUMNS}
-    penalised = shape["loss"] == "mse" and jobs["ridge"][0].as_py() > 0
+    penalised = jobs["ridge"][0].as_py() > 0
     fused = _fused_reduction(path) if shape["loss"] == "mse" and device.type == "cpu" else None
     reduction, pads = fused or partial(_padded_reduction, device), fused is None
     eager = _eager(shape["loss"], shape["optimizer"])

@@ -40,12 +40,12 @@ class Space(NamedTuple):
         return torch.cat([coefficients[:1] - self.offset, coefficients[1:]]) / self.unit
 
 
-def space_of(basis: str, reduced: Reduced) -> Space:
-    """Targets are standardised in every basis but raw powers, which are the notebook's own coordinates."""
+def space_of(basis: str, reduced: Reduced, unit: Tensor, offset: Tensor) -> Space:
+    """Targets are (y - offset) / unit in every basis but raw powers, which are the notebook's own coordinates."""
     factor = FACTORS[basis](reduced) if basis in FACTORS else None
     if basis == "power":
-        return Space(factor, torch.ones_like(reduced.scale), torch.zeros_like(reduced.scale))
-    return Space(factor, reduced.scale, reduced.mean)
+        return Space(factor, torch.ones_like(unit), torch.zeros_like(unit))
+    return Space(factor, unit, offset)
 
 
 def quadratic(space: Space, reduced: Reduced, penalty: Penalised | None) -> Quadratic:
@@ -70,12 +70,12 @@ def _place_of_optimum(space: Space, reduced: Reduced) -> tuple[Tensor, Tensor]:
     return space.in_own_units(coordinates(reduced)), reduced.floor * ratio * ratio
 
 
-def sampled(space: Space, points: Points, delta: Tensor, ridge: Tensor) -> Sampled:
-    """The residuals in these coordinates, float64; `delta` is (B,), in units of y, `ridge` (B,) in those of the loss."""
+def sampled(space: Space, points: Points, width: Tensor, curvature: Tensor, ridge: Tensor) -> Sampled:
+    """The residuals in these coordinates, float64; the rest is (B,), as in `Sampled`."""
     columns = points.basis if space.factor is None else _columns(points.basis, space.factor)
     inside = points.weights > 0
     target = torch.where(inside, (points.y - space.offset) / space.unit, 0.0)
-    return Sampled(torch.stack(columns), target, points.weights, space.unit, delta, ridge)
+    return Sampled(torch.stack(columns), target, points.weights, width, curvature, ridge)
 
 
 def _upper_rows(factor: Tensor, size: int) -> Tensor:
