@@ -101,7 +101,8 @@ def _gamma_ratio(freedom: Floats) -> Floats:
     logarithm = np.zeros_like(v)
     for coefficient in reversed(_RATIO_SERIES):
         logarithm = (logarithm + coefficient) / (v * v)
-    return shift / (np.exp(logarithm) * np.sqrt(v))
+    ratio: Floats = shift / (np.exp(logarithm) * np.sqrt(v))
+    return ratio
 
 
 def _log_hypotenuse(side: Floats) -> Floats:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from mpmath import mp, mpf
 
-from fitq.student import cdf, quantile, reach, two_sided
+from fitq.student import Floats, cdf, quantile, reach, two_sided
 
 #: Enough to tell a probability of 1e-300 from what 1 minus it rounds to.
 DIGITS = 340
@@ -30,7 +32,7 @@ def inside(t: float, freedom: int) -> mpf:
         return mp.sin(angle) * total
 
 
-def closeness(found: np.ndarray, expected: mpf) -> float:
+def closeness(found: Floats, expected: mpf) -> float:
     """Relative error; smaller numbers than 1e-300 need not be there."""
     with mp.workdps(DIGITS):
         if expected < mpf("1e-300"):
@@ -72,11 +74,11 @@ def test_quantiles_have_twelve_digits(freedom: int) -> None:
         (4, lambda t: 0.5 + 3 / 8 * t / np.sqrt(1 + t**2 / 4) * (1 - t**2 / (1 + t**2 / 4) / 12)),
     ],
 )
-def test_textbook_formulas_of_few_degrees(freedom: int, cumulative: object) -> None:
+def test_textbook_formulas_of_few_degrees(freedom: int, cumulative: Callable[[Floats], Floats]) -> None:
     """Of the cumulative distribution of 1 to 4 degrees of freedom."""
     t = np.linspace(-6, 6, 101)
 
-    np.testing.assert_allclose(cdf(t, freedom), cumulative(t), rtol=1e-12)  # type: ignore[operator]
+    np.testing.assert_allclose(cdf(t, freedom), cumulative(t), rtol=1e-12)
 
 
 def test_many_degrees_are_the_normal_distribution() -> None:
