@@ -208,19 +208,28 @@ _MUST_BE_FINITE = (
 _json_decoder = msgspec.json.Decoder(FitJob)
 
 
-def job_from_json(line: bytes | str, place: str | None = None, defaults: Mapping[str, object] | None = None) -> FitJob:
-    """Read one job from a JSON object; `defaults` are values of the fields that it does not give.
+def job_from_json(
+    line: bytes | str,
+    place: str | None = None,
+    defaults: Mapping[str, object] | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> FitJob:
+    """Read one job from a JSON object.
+
+    `defaults` are values of the fields that it does not give, `overrides` of fields whatever it gives.
 
     Raises:
         JobError: not JSON, or a field is wrong; the error names `place`, the job, the field and the value.
     """
     try:
-        if not defaults:
+        if not defaults and not overrides:
             return _obeying_rules(_json_decoder.decode(line), place)
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass  # read again below, where the job and the value are at hand for the message
     fields = _decoded(line, place)
-    return job_from_mapping({**(defaults or {}), **fields} if isinstance(fields, dict) else fields, place)
+    if isinstance(fields, dict):
+        fields = {**(defaults or {}), **fields, **(overrides or {})}
+    return job_from_mapping(fields, place)
 
 
 def job_from_mapping(fields: Mapping[str, object], place: str | None = None) -> FitJob:

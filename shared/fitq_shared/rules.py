@@ -131,7 +131,8 @@ def _finite_lists(column: pa.Array) -> Mask:
     wrong = ~np.isfinite(_numbers(column.flatten()))
     finite = np.ones(len(column), dtype=np.bool_)
     if wrong.any():
-        finite[pc.list_parent_indices(column).to_numpy()[wrong]] = False
+        # A null may stand over values, which flattening leaves out.
+        finite[np.repeat(np.arange(len(column)), np.maximum(_lengths(column), 0))[wrong]] = False
     return finite
 
 

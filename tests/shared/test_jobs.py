@@ -211,8 +211,9 @@ def test_exact_goes_with_every_loss(loss: str) -> None:
 def test_delta_is_given_in_one_way() -> None:
     """In units of y or in robust standard deviations; a job with another loss may say either."""
     for fields in ({"delta": 2.0}, {"delta_sigma": 2.0}):
-        assert job_from_mapping({**XY, "loss": "huber", **fields}) and job_from_mapping({**XY, **fields})
-    with pytest.raises(JobError, match="delta_sigma = 1.5: give delta or delta_sigma, not both"):
+        assert job_from_mapping({**XY, "loss": "huber", **fields})
+        assert job_from_mapping({**XY, **fields})
+    with pytest.raises(JobError, match=r"delta_sigma = 1.5: give delta or delta_sigma, not both"):
         job_from_mapping({**XY, "loss": "huber", "delta": 2.0, "delta_sigma": 1.5})
 
 

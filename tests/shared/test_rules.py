@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from fitq_shared.errors import JobError
@@ -103,6 +104,15 @@ def test_jobs_at_their_limits_are_not_doubted() -> None:
     """Else they would be read one by one, which takes ten times as long."""
     jobs = [FitJob(**fields).checked() for fields in FINE]
     assert certain(jobs_batch(jobs)).all()
+
+
+def test_values_under_a_null_are_no_values() -> None:
+    """Arrow lets a null stand over numbers; they belong to no job."""
+    jobs = jobs_batch([FitJob(**XY), FitJob(**DRAWN), FitJob(polynomial=[INF])])
+    lists = pa.array([0, 1, 3, 4], pa.int32()), pa.array([NAN, 1.0, 2.0, INF])
+    polynomials = pa.ListArray.from_arrays(*lists, mask=pa.array([True, False, False]))
+    jobs = jobs.set_column(jobs.schema.names.index("polynomial"), jobs.schema.field("polynomial"), polynomials)
+    assert certain(jobs).tolist() == [True, True, False]
 
 
 def test_no_jobs_are_no_doubts() -> None:
