@@ -122,7 +122,7 @@ def _words(name: str, column: pa.Array) -> pa.StringArray:
         return pc.replace_substring_regex(text, r"\.0+\b", "")
     if any(test(kind) for test in (pa.types.is_date, pa.types.is_time)) or _is_text(kind):
         return column.cast(pa.string())
-    raise JobError(f"a tag is text, a number, true or false, or a date; this column holds {kind}", field=name)
+    raise JobError(f"tag {name!r}: expected text, numbers, true or false, or dates; the column holds {kind}")
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -70,5 +70,5 @@ def _text(tags: pa.Array) -> pa.Array:
     if pa.types.is_null(tags.type):
         return tags
     if not pa.types.is_struct(tags.type):
-        raise JobError(f"expected a struct, or other columns named as tags; this column holds {tags.type}", field="tags")
+        raise JobError(f"tags: expected a struct, or other columns as tags; the column holds {tags.type}")
     return tags_text(tags)

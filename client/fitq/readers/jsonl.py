@@ -98,7 +98,11 @@ def _converted(
 
     try:
         jobs = completed(_columns([decode(line) for line in lines], overrides), first, FitJob())
-    except (msgspec.DecodeError, ValueError):  # no job, or what no column can hold: the line will say which
+    except (
+        msgspec.DecodeError,
+        ValueError,
+        pa.ArrowException,
+    ):  # no job, or what no column can hold: the line will say which
         return in_batches(map(by_row, range(len(lines))), first)
     return doubted(jobs, by_row)
 
