@@ -104,6 +104,13 @@ def test_an_override_that_no_job_may_have_is_refused(tmp_path: Path, write: Writ
         rows(readers.from_file(path, asked=Asked(overrides={"nesterov": True})))
 
 
+def test_overrides_hold_for_the_groups_of_a_csv(tmp_path: Path) -> None:
+    """Which give no field but their samples."""
+    asked = Asked(overrides={"degree": 1})
+    found = rows(readers.from_file(csv_file(tmp_path), COLUMNS, {"degree": 0, "lr": 0.5}, asked))
+    assert [(row["degree"], row["lr"]) for row in found] == [(1, 0.5)] * 2
+
+
 # Counts.
 
 

@@ -316,13 +316,14 @@ def test_ls_shows_submissions_and_delete_removes_them(fitq: Fitq, submitted: str
 def test_generated_jobs_take_their_options(fitq: Fitq, store: Store) -> None:
     """The recipe of the notebook's jobs, as JSON."""
     numbers = {"samples": 9, "spread": 2, "noise": 0.5, "count": 1000, "seed": 4, "degree": 1}
-    options = [text for name, value in numbers.items() for text in (f"--{name}", value)]
+    options = [text for name, value in numbers.items() for text in (f"--{name}", value)] + ["--set", "lr=0.5"]
     document = json.loads(fitq("submit", "--polynomial", "1,2,3", *options, "--json").stdout)
     assert (document["jobs"], document["source"], document["state"]) == (1000, "polynomial 1,2,3", "closed")
     claim = store.claim(document["id"], 0, "test")
     assert claim is not None
     last = frames.decode(claim.jobs, frames.JOB_SCHEMA).to_pylist()[-1]
-    assert (last["count"], last["spread"], last["noise"], last["seed"], last["degree"]) == (9, 2.0, 0.5, 1003, 1)
+    names = ("count", "spread", "noise", "seed", "degree", "lr")
+    assert [last[name] for name in names] == [9, 2.0, 0.5, 1003, 1, 0.5]
 
 
 def test_jobs_come_through_a_pipe(fitq: Fitq) -> None:
