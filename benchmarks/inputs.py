@@ -31,7 +31,7 @@ class Source(NamedTuple):
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The jobs as `fitq submit` reads them."""
-        return options.jobs_from(command.make_context("submit", list(self.arguments)).params)[0]
+        return options.jobs_from(command.make_context("submit", list(self.arguments)).params).jobs
 
 
 def sources(jobs: int, folder: Path) -> list[Source]:

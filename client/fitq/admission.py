@@ -6,6 +6,7 @@ import time
 from typing import NamedTuple, cast
 
 import numpy as np
+import pyarrow.compute as pc
 
 from fitq_shared.errors import ServerFull
 from fitq_shared.manifest import Manifest
@@ -16,7 +17,8 @@ from fitq_shared.settings import masked
 from fitq_shared.store import Store
 from fitq_shared.trace import recorded_counts
 
-#: Bytes of a stored result apart from its coefficients, and of each of the P numbers of its lists; measured, compressed.
+#: Bytes of a stored result apart from its tags and coefficients, and of each of the P numbers of its lists; measured,
+#: compressed.
 RESULT_BYTES, RESULT_BYTES_PER_COEFFICIENT = 110, 32
 #: Bytes of a stored loss, measured, compressed.
 LOSS_BYTES = 3.5
@@ -104,7 +106,8 @@ def result_bytes(rows: Rows) -> float:
     coefficients = int(jobs["degree"][0].as_py()) + 1
     losses = recorded_counts(jobs["trace"][0].as_py(), jobs["steps"].to_numpy())
     traces = 0.0 if jobs["optimizer"][0].as_py() == "exact" else LOSS_BYTES * float(np.sum(losses))
-    return traces + len(jobs) * (RESULT_BYTES + RESULT_BYTES_PER_COEFFICIENT * coefficients)
+    tags = float(pc.sum(pc.binary_length(jobs["tags"])).as_py() or 0)
+    return traces + tags + len(jobs) * (RESULT_BYTES + RESULT_BYTES_PER_COEFFICIENT * coefficients)
 
 
 def _mib(size: float) -> str:

@@ -1,4 +1,5 @@
-"""CSV: results with a column for each power of x (`c2`, `c1`, `c0`), traces with a row for each recorded step.
+"""CSV: results with a column for each power of x (`c2`, `c1`, `c0`) and each tag (`tag.site`), traces with a row for each
+recorded step.
 
 Other lists become JSON text; numbers that are missing or not finite become empty cells.
 """
@@ -16,6 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from fitq.tags import tag_columns, tag_kinds
+
 Append: TypeAlias = Callable[[pa.RecordBatch], None]
 
 #: List columns with one number for each power of x, highest first, and the prefix of their CSV columns.
@@ -26,27 +29,30 @@ _BY_POWER = {"coefficients": "c", "exact_coefficients": "exact_c", "stderr": "st
 def csv_writer(file: BinaryIO, schema: pa.Schema, facts: Mapping[str, object]) -> Iterator[Append]:
     """A function that appends batches of results or traces to `file`.
 
-    The first line of results needs the highest degree of all, so results wait in a temporary file for the end of the
-    block. Traces are written at once.
+    The first line of results needs the highest degree and the tags of all, so results wait in a temporary file for the
+    end of the block. Traces are written at once.
     """
     if "step" in schema.names:
         with _appending(file, _long(_none_of(schema)).schema) as append:
             yield lambda traces: append(_long(traces))
         return
     with tempfile.TemporaryFile() as waiting:
-        powers = dict.fromkeys(_BY_POWER, 0)
+        powers, tags = dict.fromkeys(_BY_POWER, 0), dict[str, pa.DataType]()
         with pa.ipc.new_stream(waiting, schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as stream:
 
             def keep(results: pa.RecordBatch) -> None:
+                nonlocal tags
                 stream.write_batch(results)
                 for name in powers.keys() & set(schema.names):
                     powers[name] = max(powers[name], pc.max(pc.list_value_length(results[name])).as_py() or 0)
+                if "tags" in schema.names:
+                    tags = tag_kinds(results["tags"], tags)
 
             yield keep
         waiting.seek(0)
-        with _appending(file, _wide(_none_of(schema), powers).schema) as append:
+        with _appending(file, _wide(_none_of(schema), powers, tags).schema) as append:
             for results in pa.ipc.open_stream(waiting):
-                append(_wide(results, powers))
+                append(_wide(results, powers, tags))
 
 
 @contextmanager
@@ -66,12 +72,14 @@ def _long(traces: pa.RecordBatch) -> pa.RecordBatch:
     return pa.record_batch({"index": traces["index"].take(rows), "id": traces["id"].take(rows), **lists})
 
 
-def _wide(results: pa.RecordBatch, powers: Mapping[str, int]) -> pa.RecordBatch:
-    """Lists by power as one column for each of `powers` powers, other lists as JSON text."""
+def _wide(results: pa.RecordBatch, powers: Mapping[str, int], tags: Mapping[str, pa.DataType]) -> pa.RecordBatch:
+    """Lists by power as one column for each of `powers` powers, each of `tags` as one, other lists as JSON text."""
     columns: dict[str, pa.Array] = {}
     for field, column in zip(results.schema, results.columns, strict=True):
         if field.name in _BY_POWER:
             columns |= _by_power(column, _BY_POWER[field.name], powers[field.name])
+        elif field.name == "tags":
+            columns |= {f"tag.{name}": values for name, values in tag_columns(column, tags).items()}
         elif pa.types.is_list(field.type):
             columns[field.name] = pa.array([None if row is None else _json(row) for row in column.to_pylist()], pa.string())
         else:
@@ -82,7 +90,7 @@ def _wide(results: pa.RecordBatch, powers: Mapping[str, int]) -> pa.RecordBatch:
 def _by_power(lists: pa.ListArray, prefix: str, powers: int) -> dict[str, pa.Array]:
     """Columns from the highest power down to 0; a row of lower degree leaves the higher ones empty."""
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
-    row = pc.list_parent_indices(lists).to_numpy()
+    row = np.repeat(np.arange(len(lists)), lengths)  # a null may stand over values, which flattening leaves out
     power = lengths[row] - 1 - (np.arange(len(row)) - (np.cumsum(lengths) - lengths)[row])
     table = np.full((powers, len(lists)), np.nan)
     table[power, row] = pc.list_flatten(lists).to_numpy(zero_copy_only=False)

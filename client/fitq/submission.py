@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -96,13 +97,15 @@ class Submission:
     def result(self, job: str) -> dict[str, Any]:
         """The result of the job with this id, by the names of RESULT_SCHEMA; reads one chunk, not the submission.
 
+        Its `tags` are a dictionary, or None.
+
         Raises:
             JobNotFound: there is no such job.
             JobNotFinished: its fit is not done yet.
         """
         frames = self._store.result_frames(self.id, self._store.chunks_with_id(self.id, job))
         if (row := _row(RESULTS, frames, job)) is not None:
-            return row
+            return row | {"tags": row["tags"] and msgspec.json.decode(row["tags"])}
         manifest = self.status()
         if None in frames:
             raise JobNotFinished(f"{self.id}: job {job!r} is not fitted yet; wait with `fitq wait {self.id}`")

@@ -30,7 +30,7 @@ _PIECE_BYTES = 4 * 2**20
 #: A Parquet row group takes up this much before it is packed; small ones would make files that are slow to read.
 _ROW_GROUP_BYTES = 32 * 2**20
 #: Columns with few different values. A dictionary of any other column costs four times what its bytes do.
-_DICTIONARY_COLUMNS = ["status", "message", "device"]
+_DICTIONARY_COLUMNS = ["status", "message", "basis", "loss_function", "optimizer", "device"]
 
 Write: TypeAlias = Callable[[pa.RecordBatch], None]
 Format: TypeAlias = Callable[[BinaryIO, pa.Schema, Mapping[str, object]], AbstractContextManager[Write]]

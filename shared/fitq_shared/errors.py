@@ -117,5 +117,6 @@ class MissingDependency(FitqError):
 
 
 def _shortened(value: object, limit: int = 80) -> str:
-    text = repr(value)
+    # A list of ten million numbers is not written out for the first few.
+    text = repr(value[:limit] if isinstance(value, list) else value)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date, time
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -16,10 +17,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_DEGREE = 30
-MAX_SAMPLES = 100_000
+#: Points of one job. Of `mse` a descent sees sums over them, of the other losses every point in every step.
+MAX_SAMPLES = 10_000_000
+MAX_SAMPLES_BUT_MSE = 100_000
 MAX_STEPS = 1_000_000
 MAX_ID_LENGTH = 200
 MAX_RESTARTS = 1000
+#: Losses of the traces of one job: restarts x losses that each records. They are kept until the best start is known.
+MAX_RECORDED_LOSSES = 2**26
+#: Numbers that a descent of another loss than `mse` holds at once: restarts x points x coefficients.
+MAX_NUMBERS_HELD = 10**8
+#: Points that such a descent looks at in all: restarts x steps x points.
+MAX_POINTS_VISITED = 10**12
 
 Basis = Literal["orthogonal", "chebyshev", "legendre", "power"]
 Loss = Literal["mse", "huber", "l1", "log_cosh"]
@@ -199,19 +208,28 @@ _MUST_BE_FINITE = (
 _json_decoder = msgspec.json.Decoder(FitJob)
 
 
-def job_from_json(line: bytes | str, place: str | None = None, defaults: Mapping[str, object] | None = None) -> FitJob:
-    """Read one job from a JSON object; `defaults` are values of the fields that it does not give.
+def job_from_json(
+    line: bytes | str,
+    place: str | None = None,
+    defaults: Mapping[str, object] | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> FitJob:
+    """Read one job from a JSON object.
+
+    `defaults` are values of the fields that it does not give, `overrides` of fields whatever it gives.
 
     Raises:
         JobError: not JSON, or a field is wrong; the error names `place`, the job, the field and the value.
     """
     try:
-        if not defaults:
+        if not defaults and not overrides:
             return _obeying_rules(_json_decoder.decode(line), place)
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass  # read again below, where the job and the value are at hand for the message
     fields = _decoded(line, place)
-    return job_from_mapping({**(defaults or {}), **fields} if isinstance(fields, dict) else fields, place)
+    if isinstance(fields, dict):
+        fields = {**(defaults or {}), **fields, **(overrides or {})}
+    return job_from_mapping(fields, place)
 
 
 def job_from_mapping(fields: Mapping[str, object], place: str | None = None) -> FitJob:
@@ -219,18 +237,20 @@ def job_from_mapping(fields: Mapping[str, object], place: str | None = None) -> 
     return _obeying_rules(_converted(fields, place), place)
 
 
-def defaults_from_mapping(fields: Mapping[str, object]) -> FitJob:
+def defaults_from_mapping(fields: Mapping[str, object], place: str = "defaults") -> FitJob:
     """Values for the fields that jobs do not give, as a job that has no samples yet.
 
     Raises:
-        JobError: a value that no job may have; the place is `defaults`.
+        JobError: a value that no job may have, at `place`. Whether several fields go together only each job can say.
     """
-    return _converted(fields, "defaults")
+    return _obeying(_finite_fields, _converted(fields, place), place)
 
 
 def _converted(fields: Mapping[str, object], place: str | None) -> FitJob:
     if isinstance(fields, Mapping):  # it may be any JSON
         fields = {name: _plain(value) for name, value in fields.items()}
+        if isinstance(tags := fields.get("tags"), Mapping):
+            fields["tags"] = {name: _plain_tag(value) for name, value in tags.items()}
     try:
         return msgspec.convert(fields, FitJob)
     except msgspec.ValidationError as error:
@@ -247,28 +267,83 @@ def _decoded(line: bytes | str, place: str | None) -> Any:
 
 def _obeying_rules(job: FitJob, place: str | None) -> FitJob:
     """`job` itself when its fields agree with each other."""
-    for field, broken, rule in _rules(job):
+    for rules in (_agreeing_fields, _finite_fields, _limits):
+        _obeying(rules, job, place)
+    return job
+
+
+#: (field, is it broken, what is expected)
+_Rule: TypeAlias = tuple[str, bool, str]
+
+
+def _obeying(rules: Callable[[FitJob], Iterable[_Rule]], job: FitJob, place: str | None) -> FitJob:
+    for field, broken, rule in rules(job):
         if broken:
             raise JobError(rule, field=field, value=getattr(job, field), job=job.id, place=place)
     return job
 
 
-def _rules(job: FitJob) -> list[tuple[str, bool, str]]:
-    """(field, is it broken, what is expected) for each rule that needs more than one field or finite numbers."""
+def _agreeing_fields(job: FitJob) -> list[_Rule]:
     explicit, generated = job.x is not None or job.y is not None, job.polynomial is not None
     points = len(job.x or ())
     return [
         ("polynomial", explicit and generated, "give either x and y or a polynomial, not both"),
         ("x", not explicit and not generated, "give x and y, or a polynomial to draw samples of"),
         ("y", explicit and (job.x is None or len(job.y or ()) != points), "x and y must be lists of the same length"),
-        ("x", points > MAX_SAMPLES, f"at most {MAX_SAMPLES} points a job"),
         ("weights", job.weights is not None and len(job.weights) != points, "one weight for each point of x"),
         ("samples", job.samples is not None and not generated, "samples describe how a polynomial is drawn; give one"),
         ("init", _has_other_length(job.init, job.degree + 1), f"degree + 1 = {job.degree + 1} numbers, or exact"),
         ("nesterov", job.nesterov and not job.momentum, "momentum must be above 0 for it"),
-        *((name, not _finite(getattr(job, name)), "finite numbers") for name in _MUST_BE_FINITE),
-        ("samples", not _finite([job.samples.spread, job.samples.noise] if job.samples else None), "finite numbers"),
+        ("delta_sigma", job.delta_sigma is not None and job.delta != 1.0, "give delta or delta_sigma, not both"),
     ]
+
+
+def _finite_fields(job: FitJob) -> list[_Rule]:
+    drawn = [job.samples.spread, job.samples.noise] if job.samples else None
+    values = [*((name, getattr(job, name)) for name in _MUST_BE_FINITE), ("samples", drawn)]
+    return [(name, not _finite(value), "finite numbers") for name, value in values]
+
+
+def _limits(job: FitJob) -> Iterator[_Rule]:
+    """What a worker can hold and do."""
+    if job.optimizer != "exact" and job.restarts * (job.steps + 1) > MAX_RECORDED_LOSSES:
+        yield _limit_of_traces(job)
+    field = "x" if job.polynomial is None else "samples"
+    points = len(job.x or ()) if job.polynomial is None else (job.samples or Samples()).count
+    if job.loss == "mse":
+        yield field, points > MAX_SAMPLES, f"{points:,} points; a job has at most {MAX_SAMPLES:,}"
+        return
+    yield (
+        field,
+        points > MAX_SAMPLES_BUT_MSE,
+        f"{points:,} points; with loss {job.loss} at most {MAX_SAMPLES_BUT_MSE:,}, with mse {MAX_SAMPLES:,}",
+    )
+    held = job.restarts * points * (job.degree + 1)
+    yield (
+        "restarts",
+        held > MAX_NUMBERS_HELD,
+        f"{job.restarts:,} restarts x {points:,} points x {job.degree + 1} coefficients are {held:,} numbers to hold, with "
+        f"loss {job.loss} at most {MAX_NUMBERS_HELD:,}: lower restarts or degree, give fewer points, or use mse",
+    )
+    visited = 0 if job.optimizer == "exact" else job.restarts * job.steps * points
+    yield (
+        "steps",
+        visited > MAX_POINTS_VISITED,
+        f"{job.restarts:,} restarts x {job.steps:,} steps x {points:,} points are {visited:,} points to look at, with loss "
+        f"{job.loss} at most {MAX_POINTS_VISITED:,}: lower steps or restarts, give fewer points, or use mse",
+    )
+
+
+def _limit_of_traces(job: FitJob) -> _Rule:
+    from fitq_shared.trace import recorded_steps  # which needs numpy; few jobs come here
+
+    losses = len(recorded_steps(job.trace, job.steps))
+    kept = job.restarts * losses
+    rule = (
+        f"{job.restarts:,} restarts x {losses:,} losses are {kept:,} losses to keep, at most {MAX_RECORDED_LOSSES:,}: "
+        "lower restarts or steps, or keep fewer losses, as with points:100"
+    )
+    return "trace", kept > MAX_RECORDED_LOSSES, rule
 
 
 def _has_other_length(init: list[float] | str | None, size: int) -> bool:
@@ -317,3 +392,9 @@ def _plain(value: object) -> object:
     if isinstance(value, Samples):
         return msgspec.structs.asdict(value)
     return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _plain_tag(value: object) -> object:
+    """Numbers of numpy as Python's, dates and times as ISO text."""
+    value = _plain(value)
+    return value.isoformat() if isinstance(value, date | time) else value

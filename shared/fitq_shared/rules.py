@@ -18,7 +18,17 @@ import pyarrow.compute as pc
 from msgspec import inspect
 from numpy.typing import NDArray
 
-from fitq_shared.jobs import MAX_DEGREE, MAX_ID_LENGTH, MAX_SAMPLES, FitJob, Samples
+from fitq_shared.jobs import (
+    MAX_DEGREE,
+    MAX_ID_LENGTH,
+    MAX_NUMBERS_HELD,
+    MAX_POINTS_VISITED,
+    MAX_RECORDED_LOSSES,
+    MAX_SAMPLES,
+    MAX_SAMPLES_BUT_MSE,
+    FitJob,
+    Samples,
+)
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -29,7 +39,9 @@ _MAY_BE_NULL = ("delta_sigma", "ftol", "gtol")
 
 def certain(jobs: pa.RecordBatch) -> Mask:
     """Which jobs of a batch of JOB_SCHEMA certainly obey every rule of FitJob; (jobs,)."""
-    all_of_them: Mask = np.logical_and.reduce([*_single_fields(jobs), _samples(jobs), *_several_fields(jobs)])
+    all_of_them: Mask = np.logical_and.reduce(
+        [*_single_fields(jobs), _samples(jobs), *_several_fields(jobs), *_limits(jobs)]
+    )
     return all_of_them
 
 
@@ -84,6 +96,18 @@ def _several_fields(jobs: pa.RecordBatch) -> Iterator[Mask]:
     init = _lengths(jobs["init"])
     yield (init < 0) | (init == _numbers(jobs["degree"]) + 1)
     yield ~_mask(jobs["nesterov"]) | (_numbers(jobs["momentum"]) > 0)
+    yield _null(jobs["delta_sigma"]) | (_numbers(jobs["delta"]) == 1.0)
+
+
+def _limits(jobs: pa.RecordBatch) -> Iterator[Mask]:
+    """What a worker can hold and do, as if all steps were recorded."""
+    restarts, steps, degree = (_numbers(jobs[name].cast(pa.float64())) for name in ("restarts", "steps", "degree"))
+    points = np.maximum(_lengths(jobs["x"]), _numbers(jobs["count"].fill_null(0)))
+    is_mse = _mask(pc.equal(jobs["loss"], "mse"))
+    yield restarts * (steps + 1) <= MAX_RECORDED_LOSSES
+    yield is_mse | (points <= MAX_SAMPLES_BUT_MSE)
+    yield is_mse | (restarts * points * (degree + 1) <= MAX_NUMBERS_HELD)
+    yield is_mse | (restarts * steps * points <= MAX_POINTS_VISITED)
 
 
 def _within(column: pa.Array, kind: Any) -> Mask:
@@ -107,7 +131,8 @@ def _finite_lists(column: pa.Array) -> Mask:
     wrong = ~np.isfinite(_numbers(column.flatten()))
     finite = np.ones(len(column), dtype=np.bool_)
     if wrong.any():
-        finite[pc.list_parent_indices(column).to_numpy()[wrong]] = False
+        # A null may stand over values, which flattening leaves out.
+        finite[np.repeat(np.arange(len(column)), np.maximum(_lengths(column), 0))[wrong]] = False
     return finite
 
 

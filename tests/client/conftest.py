@@ -66,7 +66,7 @@ def _finish(store: Store, submission: str, *chunks: int) -> None:
 
 
 def _result(job: dict[str, Any], chunk: int) -> dict[str, Any]:
-    common = {"index": job["index"], "id": job["id"], "chunk": chunk, "device": "cpu", "seed": job["seed"]}
+    common = {name: job[name] for name in ("index", "id", "seed", "tags")} | {"chunk": chunk, "device": f"cpu of {chunk}"}
     if job["id"].startswith("bad"):
         return common | {"status": "invalid", "message": "a value of x is missing", "loss": float("nan")}
     coefficients = [float(power) for power in range(job["degree"], -1, -1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -15,15 +16,20 @@ from typing import Any
 
 import click
 import msgspec
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 from pyarrow import parquet
 
 from fitq.cli import COMMANDS, main
 from fitq.cli.exit_codes import BAD_INPUT, FAILED_FITS, FAILURE, INTERRUPTED, OK, TIMEOUT
+from fitq.cli.run import command as run
+from fitq.cli.submit import command as submit
+from fitq.submission import Submission
 from fitq_shared import frames
 from fitq_shared.settings import Settings
 from fitq_shared.store import Store
+from fitq_worker.cli import main as worker_main
 
 Fitq = Callable[..., Result]
 Finish = Callable[..., None]
@@ -94,6 +100,41 @@ def test_the_list_of_commands_is_complete() -> None:
     shown = CliRunner().invoke(main, ["--help"]).stdout
     assert all(f"\n  {name} " in shown for name in COMMANDS)
     assert CliRunner().invoke(main, ["sumbit"]).exit_code == BAD_INPUT
+
+
+def single_options(root: click.Group) -> list[tuple[str, str, str]]:
+    """Every option that takes one value: the command, the option and a value that it takes."""
+    found = []
+    for name in root.list_commands(click.Context(root)):
+        command = root.get_command(click.Context(root), name)
+        assert command is not None
+        for option in command.params:
+            if isinstance(option, click.Option) and not option.is_flag and option.name not in ("tag", "set", "help"):
+                kind = option.type
+                value = kind.choices[0] if isinstance(kind, click.Choice) else "/" if isinstance(kind, click.Path) else "1"
+                found.append((name, option.opts[-1], str(value)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("root", "command", "option", "value"),
+    [(root, *option) for root in (main, worker_main) for option in single_options(root)],
+)
+def test_an_option_that_takes_one_value_is_not_repeated(root: click.Group, command: str, option: str, value: str) -> None:
+    """Nobody can know which one is meant; the message names the option and what it was given."""
+    done = CliRunner().invoke(root, [command, option, value, option, value, *["x"][: root is main and command != "ls"]])
+    assert done.exit_code == BAD_INPUT
+    assert re.search(rf"{option} takes one value and is given 2: \S+ and \S+", done.stderr)
+
+
+def test_an_option_is_given_or_has_its_default() -> None:
+    """Whatever helps to refuse it twice does not change it once."""
+    params = submit.make_context("submit", ["in.csv", "--lr", "0.5", "--nesterov", "false", "--tag", "a"]).params
+    given = {name: value for name, value in params.items() if value is not None}
+    assert given == {
+        "input": "in.csv", "lr": 0.5, "nesterov": False, "tag": ("a",), "tags": False, "set": (), "as_json": False
+    } | {"key": "", "resume": ""}  # fmt: skip
+    assert run.make_context("run", []).params["device"] == "auto"
 
 
 # From submit to results.
@@ -275,18 +316,84 @@ def test_ls_shows_submissions_and_delete_removes_them(fitq: Fitq, submitted: str
 def test_generated_jobs_take_their_options(fitq: Fitq, store: Store) -> None:
     """The recipe of the notebook's jobs, as JSON."""
     numbers = {"samples": 9, "spread": 2, "noise": 0.5, "count": 1000, "seed": 4, "degree": 1}
-    options = [text for name, value in numbers.items() for text in (f"--{name}", value)]
+    options = [text for name, value in numbers.items() for text in (f"--{name}", value)] + ["--set", "lr=0.5"]
     document = json.loads(fitq("submit", "--polynomial", "1,2,3", *options, "--json").stdout)
     assert (document["jobs"], document["source"], document["state"]) == (1000, "polynomial 1,2,3", "closed")
     claim = store.claim(document["id"], 0, "test")
     assert claim is not None
     last = frames.decode(claim.jobs, frames.JOB_SCHEMA).to_pylist()[-1]
-    assert (last["count"], last["spread"], last["noise"], last["seed"], last["degree"]) == (9, 2.0, 0.5, 1003, 1)
+    names = ("count", "spread", "noise", "seed", "degree", "lr")
+    assert [last[name] for name in names] == [9, 2.0, 0.5, 1003, 1, 0.5]
 
 
 def test_jobs_come_through_a_pipe(fitq: Fitq) -> None:
     """`-` is JSONL on standard input."""
     assert json.loads(fitq("submit", "-", "--json", input=GOOD).stdout)["jobs"] == 1
+
+
+# What is said of all jobs.
+
+TEN = "".join(
+    json.dumps(
+        {"x": [0, 1, 2], "y": [1, 3, 5], "degree": 1} | ({"lr": 0.5} if n % 2 else {}) | ({"steps": 9} if n == 3 else {})
+    )
+    + "\n"
+    for n in range(10)
+)
+
+
+def stored(store: Store, submission: str) -> list[dict[str, Any]]:
+    """The jobs of a submission in the order of the input."""
+    claims = [store.claim(submission, chunk, "test") for chunk in range(store.manifest(submission).chunks)]
+    rows = [row for claim in claims if claim for row in frames.decode(claim.jobs, frames.JOB_SCHEMA).to_pylist()]
+    return sorted(rows, key=lambda row: int(row["index"]))
+
+
+def test_an_option_that_jobs_set_themselves_is_said_and_set_overrides_them(fitq: Fitq, store: Store, tmp_path: Path) -> None:
+    """A line on standard error for each such option; the id stays alone on standard output."""
+    (tmp_path / "in.jsonl").write_text(TEN)
+    done = fitq("submit", tmp_path / "in.jsonl", "--lr", "0.01", "--steps", 7, "--ridge", 1)
+    assert "5 jobs set lr themselves; --set lr=0.01 overrides them\n" in done.stderr
+    assert "1 job sets steps itself; --set steps=7 overrides it\n" in done.stderr
+    assert "ridge" not in done.stderr
+    rows = stored(store, done.stdout.strip())
+    assert [row["lr"] for row in rows] == [0.01, 0.5] * 5
+    done = fitq("submit", tmp_path / "in.jsonl", "--set", "lr=0.01", "--set", "steps=7", "--set", "step-size=3")
+    assert (done.exit_code, "themselves" in done.stderr, "overrides" in done.stderr) == (OK, False, False)
+    assert {(row["lr"], row["steps"], row["step_size"]) for row in stored(store, done.stdout.strip())} == {(0.01, 7, 3)}
+
+
+def test_the_count_is_that_of_all_jobs_of_a_table(fitq: Fitq, tmp_path: Path) -> None:
+    """Over several batches, and with --key the second time too."""
+    rows = [{"polynomial": [1.0], "lr": 0.5 if n % 4 == 0 else None} for n in range(70_000)]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet", row_group_size=9999)
+    for _ in range(2):
+        done = fitq("submit", tmp_path / "in.parquet", "--lr", "0.1", "--key", "night")
+        assert (done.exit_code, done.stderr.splitlines()[0]) == (
+            OK, "17,500 jobs set lr themselves; --set lr=0.1 overrides them"
+        )  # fmt: skip
+
+
+def test_tags_come_with_the_results(fitq: Fitq, store: Store, finish: Finish, tmp_path: Path) -> None:
+    """From columns of a table to an object in JSON, for one job too."""
+    table = pa.table(
+        {"x": [[0.0, 1.0]] * 2, "y": [[0.0, 1.0]] * 2, "degree": [1, 1], "site": ["A", "B"], "lat": [1.5, None]}
+    )
+    parquet.write_table(table, tmp_path / "in.parquet")
+    refused = fitq("submit", tmp_path / "in.parquet", "--tag", "lat")
+    assert (refused.exit_code, "site: no such field" in refused.stderr) == (BAD_INPUT, True)
+    assert "--tag site, or --tags" in refused.stderr
+    submission = fitq("submit", tmp_path / "in.parquet", "--tag", "site", "--tag", "lat").stdout.strip()
+    assert [row["tags"] for row in stored(store, submission)] == ['{"site":"A","lat":1.5}', '{"site":"B","lat":null}']
+    submission = fitq("submit", tmp_path / "in.parquet", "--tags").stdout.strip()
+    finish(submission)
+    lines = [json.loads(line) for line in fitq("results", submission).stdout.splitlines()]
+    assert [line["tags"] for line in lines] == [{"site": "A", "lat": 1.5}, {"site": "B", "lat": None}]
+    assert json.loads(fitq("results", submission, "--id", "1").stdout)["tags"] == {"site": "B", "lat": None}
+    assert Submission(store, submission).result("0")["tags"] == {"site": "A", "lat": 1.5}
+    assert Submission(store, submission).results()["tags"].to_pylist()[0] == '{"site":"A","lat":1.5}'
+    cells = fitq("results", submission, "--format", "csv").stdout.splitlines()
+    assert '"tag.site","tag.lat"' in cells[0]
 
 
 # What is wrong.
@@ -306,6 +413,19 @@ def test_jobs_come_through_a_pipe(fitq: Fitq) -> None:
         (GOOD, ["--group", "a"], "missing: --x, --y"),
         (GOOD, ["--count", "3"], "--count does not go with a file"),
         (GOOD, ["--polynomial", "1,2"], "give INPUT"),
+        (GOOD, ["--set", "lr=fast"], "lr: 'fast' is not a valid float"),
+        (GOOD, ["--set", "loss=hinge"], "loss: 'hinge' is not one of"),
+        (GOOD, ["--set", "lr=-1"], "command line: lr = -1.0: expected `float` > 0"),
+        (GOOD, ["--set", "trace=some"], "command line: trace = 'some'"),
+        *(
+            (GOOD, ["--set", f"{name}=1"], "expected FIELD=VALUE")
+            for name in ("id", "x", "weights", "polynomial", "tags", "")
+        ),
+        (GOOD, ["--set", "lr"], "'lr': expected FIELD=VALUE"),
+        (GOOD, ["--set", "lr=1", "--set", "lr=2"], "--set gives lr two values: 1.0 and 2.0"),
+        (GOOD, ["--set", "step_size=1", "--step-size", "2"], "--step-size 2 and --set step_size=1: give one"),
+        (GOOD, ["--tag", "site"], "in.jsonl: --tag and --tags name columns"),
+        (GOOD, ["--samples", "9", "--samples", "8"], "--samples takes one value and is given 2: 9 and 8"),
         (GOOD * 2, [], "id = 'a': already used at"),
         (None, [], "No such file"),
     ],
@@ -332,6 +452,22 @@ def test_a_bad_line_far_down_withdraws_what_was_submitted(fitq: Fitq, store: Sto
     assert done.exit_code == BAD_INPUT
     assert "in.jsonl:20001: not a JSON object" in done.stderr
     assert store.manifests() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tag", "a"], "--tag does not go with --polynomial"),
+        (["--tags"], "--tags does not go with --polynomial"),
+        (["--samples", 10_000_001], "samples.count = 10000001: expected `int` <= 10000000"),
+        (["--samples", 100_001, "--loss", "l1"], "100,001 points; with loss l1 at most 100,000, with mse 10,000,000"),
+        (["--samples", 1001, "--count", 10**7], "10,010,000,000 points in all; at most 10,000,000,000"),
+    ],
+)
+def test_generated_jobs_have_limits_too(fitq: Fitq, store: Store, arguments: list[object], message: str) -> None:
+    """Said before anything is drawn."""
+    done = fitq("submit", "--polynomial", "1,2", *arguments)
+    assert (done.exit_code, message in done.stderr, store.manifests()) == (BAD_INPUT, True, [])
 
 
 def test_sick_samples_are_no_bad_input(fitq: Fitq, tmp_path: Path) -> None:

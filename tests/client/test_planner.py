@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fitq import loads, planner, readers
 from fitq.planner import Chunk, plan
 from fitq_shared.frames import JOB_SCHEMA, SETS_SCHEMA, SHAPE_COLUMNS
-from fitq_shared.jobs import MAX_SAMPLES
+from fitq_shared.jobs import MAX_SAMPLES_BUT_MSE
 
 Fields = dict[str, Any]
 
@@ -95,7 +95,7 @@ def test_explicit_and_generated_samples_are_never_mixed() -> None:
 @pytest.mark.parametrize(
     ("job", "jobs", "largest"),
     [
-        (generated(samples={"count": MAX_SAMPLES}), 14, 6),
+        (generated(samples={"count": MAX_SAMPLES_BUT_MSE}), 14, 6),
         (generated(steps=1_000_000, trace="full"), 20, 8),
         (generated(degree=30, steps=1_000_000), 80, 23),
         (generated(loss="huber"), 2000, 829),
@@ -111,7 +111,7 @@ def test_chunks_are_cut_by_samples_traces_and_time(job: Fields, jobs: int, large
 def test_a_sweep_over_one_large_sample_set_is_one_small_chunk() -> None:
     """Only different sets count as payload."""
     batch = pa.concat_batches(
-        readers.from_jobs([explicit(points=MAX_SAMPLES, lr=0.01 * (number + 1)) for number in range(5)])
+        readers.from_jobs([explicit(points=MAX_SAMPLES_BUT_MSE, lr=0.01 * (number + 1)) for number in range(5)])
     )
     chunks = list(plan([batch] * 240))
     assert sum(chunk.jobs for chunk in chunks) == 1200
@@ -121,7 +121,7 @@ def test_a_sweep_over_one_large_sample_set_is_one_small_chunk() -> None:
 
 def test_different_large_sample_sets_are_cut_by_their_bytes() -> None:
     """A chunk never holds more than its payload."""
-    jobs = [explicit(points=MAX_SAMPLES - number) for number in range(14)]
+    jobs = [explicit(points=MAX_SAMPLES_BUT_MSE - number) for number in range(14)]
     assert [chunk.jobs for chunk in planned(jobs)] == [6, 6, 2]
 
 

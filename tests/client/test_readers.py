@@ -18,7 +18,7 @@ from fitq import readers
 from fitq.readers.batches import BATCH_JOBS
 from fitq_shared.errors import FileError, FitqError, InputError, JobError
 from fitq_shared.frames import JOB_SCHEMA
-from fitq_shared.jobs import MAX_SAMPLES, FitJob, Samples
+from fitq_shared.jobs import MAX_SAMPLES_BUT_MSE, FitJob, Samples
 
 COLUMNS = readers.Columns("country", "year", "life")
 JOB: dict[str, Any] = {"x": [0.0, 1.0, 2.0], "y": [1.0, 3.0, 5.0]}
@@ -93,7 +93,7 @@ def test_an_empty_id_is_the_position_and_may_clash_with_a_given_one() -> None:
 
 def test_large_jobs_make_small_batches() -> None:
     """A batch is bounded by its samples, so that a file of long jobs does not fill the memory."""
-    job = FitJob(x=np.zeros(MAX_SAMPLES).tolist(), y=np.zeros(MAX_SAMPLES).tolist())
+    job = FitJob(x=[0.0] * MAX_SAMPLES_BUT_MSE, y=[0.0] * MAX_SAMPLES_BUT_MSE)
     assert [batch.num_rows for batch in readers.from_jobs([job] * 12)] == [10, 2]
 
 

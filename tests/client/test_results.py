@@ -61,6 +61,8 @@ def test_results_and_traces_come_in_the_order_of_the_input(submission: Submissio
     results, traces = submission.results(), submission.traces()
     assert results["id"].to_pylist() == traces["id"].to_pylist() == [job["id"] for job in JOBS]
     assert [len(row) for row in results["coefficients"].to_pylist()] == [job["degree"] + 1 for job in JOBS]
+    assert results["device"].to_pylist() == [f"cpu of {job['degree']}" for job in JOBS]
+    assert results.combine_chunks()["device"].to_pylist() == results["device"].to_pylist()
     assert traces.column_names == ["index", "id", "step", "loss"]
     assert traces.slice(4, 1).to_pylist()[0]["step"] == [0, 1, 2, 3]
     assert submission.wait().statuses == {"converged": 9}

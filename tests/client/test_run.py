@@ -73,20 +73,22 @@ def test_one_command_leads_from_a_recipe_to_files(fitq: Fitq, tmp_path: Path) ->
 def test_failed_fits_are_exit_code_5_and_the_summary_says_why(fitq: Fitq, tmp_path: Path) -> None:
     """Too few points and a missing value next to a good fit, summed up as JSON."""
     jobs: list[dict[str, Any]] = [
-        {"id": "good", "x": [0, 1, 2], "y": [1, 3, 5]},
+        {"id": "good", "x": [0, 1, 2], "y": [1, 3, 5], "tags": {"site": "A"}},
         {"id": "few", "x": [0], "y": [1]},
         {"id": "nan", "x": [None], "y": [1]},
     ]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(job | {"degree": 1}) + "\n" for job in jobs))
-    process = fitq("run", "in.jsonl", "--device", "cpu", "-o", "out/r.jsonl", "--json")
+    process = fitq("run", "in.jsonl", "--device", "cpu", "-o", "out/r.jsonl", "--json", "--degree", "2")
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == FAILED_FITS, stderr
     document = json.loads(stdout)
     assert document["statuses"] == {"converged": 1, "degenerate": 1, "invalid": 1}
     assert set(document["messages"]) >= {"degenerate", "invalid"}
     assert document["results"] == "out/r.jsonl"
+    assert "3 jobs set degree themselves; --set degree=2 overrides them\n" in stderr
     rows = [json.loads(line) for line in (tmp_path / "out" / "r.jsonl").read_text().splitlines()]
     assert [(row["id"], row["status"]) for row in rows] == [("good", "converged"), ("few", "degenerate"), ("nan", "invalid")]
+    assert [row["tags"] for row in rows] == [{"site": "A"}, None, None]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -48,6 +48,31 @@ def write(table: pa.Table, target: str | Path, format: str | None = None) -> Non
             append(table.slice(row, 1).to_batches()[0])
 
 
+@pytest.fixture
+def tagged() -> pa.Table:
+    """Batches as chunks make them, each with dictionaries of its own, of results with tags of several types."""
+    tags = [
+        {"site": 'A "1"', "lat": 1, "sea": True, "odd": 1},
+        None,
+        {"lat": 2.5, "sea": None, "odd": "b"},
+        {"site": "C", "lat": None, "huge": 10**30},
+    ]
+    rows = [
+        {
+            "index": n,
+            "id": str(n),
+            "status": "converged",
+            "device": f"cuda:{n}",
+            "basis": ["power", "legendre", None, "power"][n],
+        }
+        | {"tags": tags[n] and json.dumps(tags[n])}
+        for n in range(4)
+    ]
+    batches = [pa.RecordBatch.from_pylist(rows[start : start + 2], RESULT_SCHEMA) for start in (0, 2)]
+    assert batches[0]["device"].dictionary != batches[1]["device"].dictionary
+    return pa.Table.from_batches(batches)
+
+
 def refuse(constant: str) -> None:
     raise AssertionError(f"{constant} is not JSON")
 
@@ -82,6 +107,47 @@ def test_json_is_one_document_with_a_version(results: pa.Table, tmp_path: Path) 
     assert [row["id"] for row in document["rows"]] == results["id"].to_pylist()
 
 
+def test_words_of_few_kinds_are_text_in_every_format(tagged: pa.Table, tmp_path: Path) -> None:
+    """Whatever numbers stand for them in a batch."""
+    basis, device = ["power", "legendre", None, "power"], [f"cuda:{n}" for n in range(4)]
+    for format in FORMATS:
+        with writing(tmp_path / f"r.{format}", tagged.schema) as append:
+            for batch in tagged.to_batches():
+                append(batch)
+    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    for rows in (lines, json.loads((tmp_path / "r.json").read_text())["rows"]):
+        assert ([row["basis"] for row in rows], [row["device"] for row in rows]) == (basis, device)
+    cells = list(csv.DictReader((tmp_path / "r.csv").read_text().splitlines()))
+    assert [(row["basis"] or None, row["device"]) for row in cells] == list(zip(basis, device, strict=True))
+    table = parquet.read_table(tmp_path / "r.parquet")
+    assert (table["basis"].to_pylist(), table["device"].to_pylist()) == (basis, device)
+
+
+def test_tags_are_objects_in_json_and_text_in_parquet(tagged: pa.Table, tmp_path: Path) -> None:
+    """Never text within text."""
+    texts = tagged["tags"].to_pylist()
+    for format in ("jsonl", "json", "parquet"):
+        write(tagged, tmp_path / f"r.{format}")
+    expected = [text and json.loads(text) for text in texts]
+    assert [json.loads(line)["tags"] for line in (tmp_path / "r.jsonl").read_text().splitlines()] == expected
+    assert [row["tags"] for row in json.loads((tmp_path / "r.json").read_text())["rows"]] == expected
+    assert parquet.read_table(tmp_path / "r.parquet")["tags"].to_pylist() == texts
+
+
+def test_csv_has_a_column_for_each_tag(tagged: pa.Table, tmp_path: Path) -> None:
+    """Numbers are numbers, a tag of several types is text, and what a row has not is empty."""
+    write(tagged, tmp_path / "r.csv")
+    text = (tmp_path / "r.csv").read_text().splitlines()
+    rows = [{name: cell for name, cell in row.items() if name.startswith("tag")} for row in csv.DictReader(text)]
+    assert rows == [
+        {"tag.site": 'A "1"', "tag.lat": "1", "tag.sea": "true", "tag.odd": "1", "tag.huge": ""},
+        {"tag.site": "", "tag.lat": "", "tag.sea": "", "tag.odd": "", "tag.huge": ""},
+        {"tag.site": "", "tag.lat": "2.5", "tag.sea": "", "tag.odd": "b", "tag.huge": ""},
+        {"tag.site": "C", "tag.lat": "", "tag.sea": "", "tag.odd": "", "tag.huge": str(10**30)},
+    ]
+    assert ',"A ""1""",1,true,"1",' in text[1]
+
+
 def test_csv_has_a_column_for_each_power(results: pa.Table, tmp_path: Path) -> None:
     """Lower degrees leave higher powers empty, as does what is not finite; other lists are JSON."""
     write(results, tmp_path / "r.csv")
@@ -89,6 +155,19 @@ def test_csv_has_a_column_for_each_power(results: pa.Table, tmp_path: Path) -> N
     assert [(row["c2"], row["c1"], row["c0"]) for row in (a, b, c)] == [("1", "2", "3"), ("", "", "5"), ("", "", "")]
     assert (a["stderr_c2"], a["stderr_c1"], a["domain"], b["domain"]) == ("0.1", "", "[0.0,1.0]", "[null,1.0]")
     assert (b["loss"], c["id"]) == ("", 'c, "quoted"')
+
+
+def test_values_under_a_null_are_no_values(tmp_path: Path) -> None:
+    """An engine writes numbers of all fits and says afterwards which of them count."""
+    lists = pa.ListArray.from_arrays(
+        pa.array([0, 2, 4], pa.int32()), pa.array([1.0, 2.0, 3.0, 4.0]), mask=pa.array([True, False])
+    )
+    rows = [{"index": n, "id": str(n), "status": "invalid"} for n in range(2)]
+    batch = pa.RecordBatch.from_pylist(rows, RESULT_SCHEMA)
+    batch = batch.set_column(RESULT_SCHEMA.names.index("stderr"), "stderr", lists)
+    write(pa.Table.from_batches([batch]), tmp_path / "r.csv")
+    found = [(row["stderr_c1"], row["stderr_c0"]) for row in csv.DictReader((tmp_path / "r.csv").read_text().splitlines())]
+    assert found == [("", ""), ("3", "4")]
 
 
 def test_traces_in_csv_have_a_row_for_each_step(traces: pa.Table, tmp_path: Path) -> None:

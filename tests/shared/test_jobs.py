@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import date
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fitq_shared.errors import InputError, JobError
-from fitq_shared.jobs import MAX_DEGREE, MAX_SAMPLES, MAX_STEPS, FitJob, Samples, job_from_json, job_from_mapping
+from fitq_shared.jobs import (
+    MAX_DEGREE,
+    MAX_SAMPLES,
+    MAX_SAMPLES_BUT_MSE,
+    MAX_STEPS,
+    FitJob,
+    Samples,
+    defaults_from_mapping,
+    job_from_json,
+    job_from_mapping,
+)
 
 XY: dict[str, Any] = {"x": [0.0, 1.0, 2.0], "y": [1.0, 2.0, 3.0]}
 
@@ -77,7 +88,7 @@ def test_samples_made_in_python_are_checked_too() -> None:
         ({"x": ["a"], "y": [1]}, "x[0]", "expected `float | null`, got `str`"),
         ({"polynomial": []}, "polynomial", "length >= 1"),
         ({"polynomial": [math.inf]}, "polynomial", "finite numbers"),
-        ({"polynomial": [1.0], "samples": {"count": MAX_SAMPLES + 1}}, "samples.count", "<= 100000"),
+        ({"polynomial": [1.0], "samples": {"count": MAX_SAMPLES + 1}}, "samples.count", "<= 10000000"),
         ({"polynomial": [1.0], "samples": {"noise": -1}}, "samples.noise", ">= 0"),
         ({"polynomial": [1.0], "samples": {"size": 3}}, "samples.size", "no such field; known are count, spread"),
         ({**XY, "learning_rate": 0.1}, "learning_rate", "no such field; known are id, x, y"),
@@ -92,12 +103,75 @@ def test_a_broken_rule_is_named_with_place_job_field_and_rule(fields: dict[str, 
     assert str(caught.value).startswith(f"jobs.jsonl:3: job {caught.value.job!r}: {field} = ")
 
 
-def test_too_many_points_are_refused_with_a_shortened_value() -> None:
-    """The message does not repeat a hundred thousand numbers."""
-    numbers = [0.0] * (MAX_SAMPLES + 1)
-    with pytest.raises(JobError, match="at most 100000 points a job") as caught:
-        FitJob(x=numbers, y=numbers).checked()
+@pytest.mark.parametrize(
+    ("loss", "most", "message"),
+    [
+        ("mse", MAX_SAMPLES, "10,000,001 points; a job has at most 10,000,000"),
+        ("l1", MAX_SAMPLES_BUT_MSE, "100,001 points; with loss l1 at most 100,000, with mse 10,000,000"),
+    ],
+)
+def test_too_many_points_are_refused_with_a_shortened_value(loss: str, most: int, message: str) -> None:
+    """The message has the numbers, not the points; one point fewer is fine."""
+    numbers = [0.0] * most
+    assert len(job_from_mapping({"x": numbers, "y": numbers, "loss": loss}).x or ()) == most
+    numbers.append(0.0)
+    with pytest.raises(JobError, match=f"{message}$") as caught:
+        job_from_mapping({"x": numbers, "y": numbers, "loss": loss})
     assert len(str(caught.value)) < 200
+
+
+DRAWN: dict[str, Any] = {"polynomial": [1.0], "samples": {"count": 100_000}, "loss": "huber"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "rule"),
+    [
+        (
+            {**DRAWN, "samples": {"count": 100_001}},
+            "samples",
+            "100,001 points; with loss huber at most 100,000, with mse 10,000,000",
+        ),
+        (
+            {**XY, "steps": 1_000_000, "restarts": 68, "trace": "full"},
+            "trace",
+            "68 restarts x 1,000,001 losses are 68,000,068 losses to keep, at most 67,108,864: lower restarts or steps,",
+        ),
+        (
+            {**DRAWN, "restarts": 334},
+            "restarts",
+            "334 restarts x 100,000 points x 3 coefficients are 100,200,000 numbers to hold, with loss huber at most "
+            "100,000,000: lower restarts or degree,",
+        ),
+        (
+            {**DRAWN, "steps": 40_000, "restarts": 251},
+            "steps",
+            "251 restarts x 40,000 steps x 100,000 points are 1,004,000,000,000 points to look at, with loss huber at most "
+            "1,000,000,000,000: lower steps or restarts,",
+        ),
+    ],
+)
+def test_more_than_a_worker_can_do_is_refused_with_the_numbers(fields: dict[str, Any], field: str, rule: str) -> None:
+    """What was asked, the limit and what to lower."""
+    with pytest.raises(JobError) as caught:
+        job_from_mapping(fields)
+    assert caught.value.field == field
+    assert caught.value.rule.startswith(rule)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {**DRAWN, "restarts": 333},
+        {**DRAWN, "steps": 1_000_000, "restarts": 10},
+        {**XY, "steps": 1_000_000, "restarts": 67, "trace": "full"},
+        {**XY, "steps": 1_000_000, "restarts": 1000},
+        {**XY, "steps": 1_000_000, "restarts": 1000, "trace": "full", "optimizer": "exact"},
+        {**DRAWN, "loss": "mse", "samples": {"count": MAX_SAMPLES}, "steps": 1_000_000, "restarts": 1000},
+    ],
+)
+def test_work_at_a_limit_is_fine(fields: dict[str, Any]) -> None:
+    """The mean of squares costs the same for any number of points, and `exact` makes no steps."""
+    assert job_from_mapping(fields)
 
 
 @pytest.mark.parametrize("line", ["{", "", "[1]", "3", '{"x": NaN}', b"\xff"])
@@ -128,7 +202,39 @@ def test_a_job_with_samples_of_its_own_draws_none() -> None:
         FitJob(**XY).draw()
 
 
-def test_exact_goes_with_least_squares_only() -> None:
-    """There is no closed form of the other losses."""
-    with pytest.raises(JobError, match="exact solves least squares"):
-        FitJob(x=[1.0, 2.0], y=[1.0, 2.0], degree=1, optimizer="exact", loss="huber").checked()
+@pytest.mark.parametrize("loss", ["mse", "huber", "l1", "log_cosh"])
+def test_exact_goes_with_every_loss(loss: str) -> None:
+    """Whatever is minimised can be solved without a descent."""
+    assert job_from_mapping({**XY, "optimizer": "exact", "loss": loss}).optimizer == "exact"
+
+
+def test_delta_is_given_in_one_way() -> None:
+    """In units of y or in robust standard deviations; a job with another loss may say either."""
+    for fields in ({"delta": 2.0}, {"delta_sigma": 2.0}):
+        assert job_from_mapping({**XY, "loss": "huber", **fields})
+        assert job_from_mapping({**XY, **fields})
+    with pytest.raises(JobError, match=r"delta_sigma = 1.5: give delta or delta_sigma, not both"):
+        job_from_mapping({**XY, "loss": "huber", "delta": 2.0, "delta_sigma": 1.5})
+
+
+def test_defaults_are_checked_field_by_field() -> None:
+    """An infinite number is refused at once; whether fields go together is for each job to say."""
+    assert defaults_from_mapping({"nesterov": True}).nesterov
+    with pytest.raises(JobError, match="command line: lr = inf: finite numbers"):
+        defaults_from_mapping({"lr": math.inf}, "command line")
+
+
+def test_tags_are_plain_values_by_name() -> None:
+    """Numbers of numpy and dates are taken as what they stand for; lists are no tags."""
+    tags: dict[str, Any] = {
+        "lat": np.float64(1.5),
+        "n": np.int8(3),
+        "sea": np.bool_(True),
+        "day": date(2020, 2, 1),
+        "no": None,
+    }
+    job = FitJob(**XY, tags=tags).checked()
+    assert job.tags == {"lat": 1.5, "n": 3, "sea": True, "day": "2020-02-01", "no": None}
+    assert job_from_json(json.dumps({**XY, "tags": job.tags})).tags == job.tags
+    with pytest.raises(JobError, match=r"tags.*expected `bool \| int \| float \| str \| null`, got `array`"):
+        job_from_mapping({**XY, "tags": {"lat": [1.5]}})

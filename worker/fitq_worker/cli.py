@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from fitq_shared import __version__
+from fitq_shared import __version__, once
 from fitq_shared.errors import FitqError
 
 DEVICE_HELP = "auto (every GPU, else the CPU), cpu or cuda:N."
@@ -35,8 +35,8 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
-@click.option(
+@once.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+@once.option(
     "--processes",
     type=click.IntRange(min=1),
     help="Worker processes for each device. By default one on a GPU and one for each usable core on the CPU.",
@@ -72,7 +72,7 @@ def devices(as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+@once.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
 def check(device: str) -> None:
     """Say whether server, devices and compiler are there; exit with 1 when `start` could not work."""
     from fitq_shared.settings import Settings
@@ -85,13 +85,13 @@ def check(device: str) -> None:
 
 
 @main.command()
-@click.option(
+@once.option(
     "--data",
     "folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder with Norris.dat, Pontius.dat and Filip.dat of NIST's reference data, to fit them too.",
 )
-@click.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+@once.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def verify(folder: Path | None, device: str, as_json: bool) -> None:
     """Fit data with certified answers and count the correct digits; exit with 1 when they are too few."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import click
 
 from fitq.cli import options
+from fitq_shared import once
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 @click.command(short_help="Write the results or loss traces of a submission.")
 @options.submission_argument
 @click.option("--traces", is_flag=True, help="Loss traces instead of results.")
-@click.option("-o", "--output", default="-", metavar="PATH", help="File or folder to write  [default: standard output]")
+@once.option("-o", "--output", default="-", metavar="PATH", help="File or folder to write  [default: standard output]")
 @options.format_option
 @click.option("--follow", is_flag=True, help="Go on until the submission is finished, in the order of completion.")
-@click.option("--since", metavar="CURSOR", help="Only what was stored after this cursor, in the order of completion.")
+@once.option("--since", metavar="CURSOR", help="Only what was stored after this cursor, in the order of completion.")
 @click.option("--ordered", is_flag=True, help="With --follow: in the order of the input all the same.")
-@click.option("--id", "job", metavar="JOB", help="Only the job with this id.")
+@once.option("--id", "job", metavar="JOB", help="Only the job with this id.")
 @options.client_options
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json: one JSON document.")
 def command(
@@ -46,8 +47,8 @@ def command(
 
     The suffix of PATH says the format: .parquet, .jsonl, .json or .csv; standard output gets JSONL. A PATH without one
     is a folder, which gets results.parquet and traces.parquet. Numbers that are missing are null in JSON and empty
-    cells in CSV. In CSV the coefficients are columns c2, c1, c0, and traces have one row for each recorded step; its
-    first line needs the highest degree of all, so results in CSV come at the end.
+    cells in CSV. In CSV the coefficients are columns c2, c1, c0, tags are columns like tag.site, and traces have one row
+    for each recorded step; its first line needs the highest degree and the tags of all, so results in CSV come at the end.
 
     A submission that is not finished gives what it has so far and says so; --follow waits for the rest. Standard error
     ends with a line "cursor: CURSOR" (in a JSON document it is a field): --since CURSOR gives what is stored later.
@@ -110,9 +111,13 @@ def _one(found: Submission, job: str, traces: bool) -> Batches:
     from pyarrow import RecordBatch
 
     from fitq.streams import RESULTS, TRACES
+    from fitq.tags import text_of
 
-    row, schema = (found.trace(job), TRACES.schema) if traces else (found.result(job), RESULTS.schema)
-    yield None, RecordBatch.from_pylist([row], schema)
+    if traces:
+        yield None, RecordBatch.from_pylist([found.trace(job)], TRACES.schema)
+    else:
+        row = found.result(job)
+        yield None, RecordBatch.from_pylist([row | {"tags": text_of(row["tags"])}], RESULTS.schema)
 
 
 def _tell(cursor: str | None) -> None:

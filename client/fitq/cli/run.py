@@ -13,6 +13,7 @@ import msgspec
 
 from fitq.cli import options
 from fitq.cli.exit_codes import TERMINATED, exit_code_of_fits
+from fitq_shared import once
 
 if TYPE_CHECKING:
     from fitq.local import LocalFleet
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Fit jobs on this machine, without a server: one command from a file to results.")
 @options.input_options
-@click.option("-o", "--output", metavar="PATH", help="Folder, or results file; see above.")
+@once.option("-o", "--output", metavar="PATH", help="Folder, or results file; see above.")
 @options.device_option
 @options.json_option
 @click.pass_context
@@ -47,12 +48,14 @@ def command(context: click.Context, /, output: str | None, device: str, as_json:
 
     # Python would die at once of SIGTERM and leave the temporary folder; an exit takes the fleet down first.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
-    jobs, source = options.jobs_from(inputs)
+    found = options.jobs_from(inputs)
     results_file, traces_file = targets(output, inputs["input"])
     progress, tally = Console(stderr=True), Tally()
     with local_fleet(device) as fleet:
         with progress.status("submitting"):
-            submission = Client(fleet.settings).submit(jobs, source)
+            submission = Client(fleet.settings).submit(found.jobs, found.source)
+        for notice in found.notices():
+            progress.print(notice, highlight=False, markup=False, soft_wrap=True)
         stream = partial(submission.stream, follow=True, ordered=True)
         with copying(stream, (results_file, traces_file), lambda _, batch: tally.add(batch)) as copy:
             manifest = follow(_watched(submission, fleet, copy), progress)

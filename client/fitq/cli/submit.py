@@ -7,12 +7,13 @@ from typing import Any
 import click
 
 from fitq.cli import options
+from fitq_shared import once
 
 
 @click.command(short_help="Hand jobs to the fleet and print the submission's id.")
 @options.input_options
-@click.option("--key", default="", metavar="NAME", help="Name of the submission: the same jobs again are the same one.")
-@click.option("--resume", default="", metavar="ID", help="Complete a submission whose upload was broken off.")
+@once.option("--key", default="", metavar="NAME", help="Name of the submission: the same jobs again are the same one.")
+@once.option("--resume", default="", metavar="ID", help="Complete a submission whose upload was broken off.")
 @options.client_options
 @options.json_option
 def command(key: str, resume: str, url: str | None, as_json: bool, **inputs: Any) -> None:
@@ -25,11 +26,13 @@ def command(key: str, resume: str, url: str | None, as_json: bool, **inputs: Any
 
     The id is printed on standard output as soon as there is one; everything else goes to standard error.
     """
-    jobs, source = options.jobs_from(inputs)
+    found = options.jobs_from(inputs)
     if key and resume:
         raise click.UsageError("give --key or --resume, not both")
     told = None if as_json else click.echo
-    submission = options.client(url).submit(jobs, source, on_open=told, key=key, resume=resume)
+    submission = options.client(url).submit(found.jobs, found.source, on_open=told, key=key, resume=resume)
+    for notice in found.notices():
+        click.echo(notice, err=True)
     manifest = submission.status()
     if as_json:
         from fitq.cli.output import document_of, print_json

@@ -6,11 +6,12 @@ import click
 
 from fitq.cli import options
 from fitq.cli.exit_codes import exit_code_of_fits
+from fitq_shared import once
 
 
 @click.command(short_help="Wait until a submission is finished.")
 @options.submission_argument
-@click.option("--timeout", type=float, metavar="SECONDS", help="Give up after this long, with exit code 3.")
+@once.option("--timeout", type=float, metavar="SECONDS", help="Give up after this long, with exit code 3.")
 @options.client_options
 @options.json_option
 @click.pass_context

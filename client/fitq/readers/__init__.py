@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from fitq.readers.arrow_ipc import from_arrow
+from fitq.readers.asked import NOTHING, Asked
 from fitq.readers.batches import from_jobs
 from fitq.readers.generated import generated
 from fitq.readers.jsonl import from_jsonl
@@ -20,6 +21,7 @@ from fitq.readers.parquet import from_parquet
 from fitq_shared.errors import FileError, InputError
 
 __all__ = [
+    "Asked",
     "Columns",
     "from_arrow",
     "from_csv",
@@ -45,11 +47,15 @@ SUFFIXES = (*_READERS, ".csv")
 
 
 def from_file(
-    path: str | Path, columns: Columns | None = None, defaults: Mapping[str, object] | None = None
+    path: str | Path,
+    columns: Columns | None = None,
+    defaults: Mapping[str, object] | None = None,
+    asked: Asked = NOTHING,
 ) -> Iterator[pa.RecordBatch]:
     """Jobs of a file by its suffix; `-` is JSONL on standard input.
 
-    `columns` name the columns of a CSV. `defaults` are values of FitJob's fields for the jobs that do not give them.
+    `columns` name the columns of a CSV. `defaults` are values of FitJob's fields for the jobs that do not give them;
+    `asked` has values that override what jobs give, and names the columns that are tags.
 
     Raises:
         FileError: missing, empty, unreadable or of an unknown format.
@@ -61,7 +67,7 @@ def from_file(
     if suffix == ".csv":
         if columns is None:
             raise InputError(f"{path}: which columns? a CSV needs --group, --x and --y (from Python: Columns)")
-        return from_csv(path, columns, defaults)
+        return from_csv(path, columns, defaults, asked)
     if columns is not None:
         raise InputError(f"{path}: --group, --x, --y and --weights name the columns of a CSV, and this is none")
-    return _READERS[suffix](path, defaults)
+    return _READERS[suffix](path, defaults, asked)

@@ -7,30 +7,33 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from fitq.readers.asked import NOTHING, Asked
 from fitq.readers.columnar import check_names, from_tables
 from fitq.readers.files import empty, opened, row_of, unreadable
 
 _FILE_MAGIC = b"ARROW1"
 
 
-def from_arrow(path: str | Path, defaults: Mapping[str, object] | None = None) -> Iterator[pa.RecordBatch]:
+def from_arrow(
+    path: str | Path, defaults: Mapping[str, object] | None = None, asked: Asked = NOTHING
+) -> Iterator[pa.RecordBatch]:
     """Jobs of an Arrow IPC file or stream; `defaults` fill the fields a row does not give (null).
 
     Raises:
         FileError: missing, unreadable, without a row, or no Arrow IPC.
-        InputError: a column is no field of FitJob.
+        InputError: a column is no field of FitJob and no tag.
         JobError: the first row that is no job, as `file:row N`, from 1.
     """
-    return from_tables(_batches(path), row_of(path), defaults)
+    return from_tables(_batches(path, asked), row_of(path), defaults, asked)
 
 
-def _batches(path: str | Path) -> Iterator[pa.RecordBatch]:
+def _batches(path: str | Path, asked: Asked) -> Iterator[pa.RecordBatch]:
     with opened(path) as file:
         is_file = file.read(len(_FILE_MAGIC)) == _FILE_MAGIC
     rows = 0
     with unreadable(path, "Arrow IPC file"), pa.memory_map(str(path)) as mapped:  # mapped: a batch may be the whole file
         for batch in _file(mapped) if is_file else pa.ipc.open_stream(mapped):
-            check_names(str(path), batch.schema.names)
+            check_names(str(path), batch.schema.names, asked)
             batch.validate(full=True)
             rows += batch.num_rows
             yield batch

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, starmap
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from fitq.readers.asked import NOTHING, Asked, settled
 from fitq.readers.batches import BATCH_JOBS, BATCH_SAMPLES, in_batches
 from fitq.readers.completed import completed
 from fitq.readers.unique import unique
@@ -28,7 +30,10 @@ BATCH_ROWS = 32_768
 
 
 def from_tables(
-    tables: Iterable[pa.RecordBatch], place: Callable[[int], str], defaults: Mapping[str, object] | None = None
+    tables: Iterable[pa.RecordBatch],
+    place: Callable[[int], str],
+    defaults: Mapping[str, object] | None = None,
+    asked: Asked = NOTHING,
 ) -> Iterator[pa.RecordBatch]:
     """The jobs of `tables`, whose columns are named like the fields of FitJob and the same in all; null is not given.
 
@@ -37,24 +42,32 @@ def from_tables(
     Raises:
         JobError: the first row that is no job, or has an id that occurred before.
     """
-    tables, defaults = iter(tables), defaults or {}
+    # Columns that are overridden give nothing, and the overrides fill what is not given.
+    tables, defaults = iter(tables), {**(defaults or {}), **asked.overrides}
     if (first := next(tables, None)) is None:
         return
-    jobs = _jobs(chain([first], tables), place, defaults)
+    jobs = _jobs(chain([first], tables), place, defaults, asked)
     # Where no row gives an id, ids are positions.
     yield from unique(jobs, place) if "id" in first.schema.names or "id" in defaults else jobs
 
 
-def check_names(source: str, names: Sequence[str]) -> None:
-    """Return when every name is a field of FitJob, and none occurs twice.
+def check_names(source: str, names: Sequence[str], asked: Asked = NOTHING) -> None:
+    """Return when every name is a field of FitJob or a tag, and none occurs twice.
 
     Raises:
         InputError: otherwise.
     """
     known = FitJob.__struct_fields__
-    if unknown := [name for name in names if name not in known]:
-        raise InputError(f"{source}: {', '.join(unknown)}: no such field; known are {', '.join(known)}")
-    if twice := [name for name in known if names.count(name) > 1]:
+    asked.check_tags(source, names)
+    tags = asked.tag_columns(names)
+    if unknown := [name for name in names if name not in known and name not in tags]:
+        raise InputError(
+            f"{source}: {', '.join(unknown)}: no such field; known are {', '.join(known)}. Results carry other columns "
+            f"along as tags: --tag {unknown[0]}, or --tags for all of them"
+        )
+    if fields := [name for name in tags if name in known] + ["tags"] * ("tags" in names and bool(tags)):
+        raise InputError(f"{source}: {fields[0]} is a field of a job; rename the column to carry it along as a tag")
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise InputError(f"{source}: {', '.join(twice)}: more than one column of that name; rename or drop the others")
 
 
@@ -82,11 +95,15 @@ def given_fields(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _jobs(
-    tables: Iterable[pa.RecordBatch], place: Callable[[int], str], defaults: Mapping[str, object]
+    tables: Iterable[pa.RecordBatch], place: Callable[[int], str], defaults: Mapping[str, object], asked: Asked
 ) -> Iterator[pa.RecordBatch]:
     first = 0
     for rows in (rows for table in tables for rows in _bounded(table)):
-        yield from _converted(rows, first, place, defaults)
+        try:
+            jobs = settled(rows, asked, defaults)
+        except JobError as error:
+            raise error.at(place(first)) from None
+        yield from _converted(jobs, first, place, defaults)
         first += rows.num_rows
 
 
@@ -94,6 +111,8 @@ def _converted(
     rows: pa.RecordBatch, first: int, place: Callable[[int], str], defaults: Mapping[str, object]
 ) -> Iterator[pa.RecordBatch]:
     def job(row: int, fields: dict[str, Any]) -> FitJob:
+        if fields.get("tags") is not None:
+            fields["tags"] = msgspec.json.decode(fields["tags"])
         return job_from_mapping({**defaults, **given_fields(fields)}, place(first + row))
 
     try:

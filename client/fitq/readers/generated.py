@@ -14,6 +14,8 @@ from fitq_shared.errors import JobError
 from fitq_shared.frames import JOB_SCHEMA, jobs_batch
 from fitq_shared.jobs import Samples, job_from_mapping
 
+#: Points that the jobs of one recipe have together.
+MAX_GENERATED_POINTS = 10**10
 _LARGEST_SEED = 2**63 - 1
 
 
@@ -31,6 +33,12 @@ def generated(
     """
     recipe = {"polynomial": list(polynomial), "samples": msgspec.to_builtins(samples or Samples()), "seed": seed}
     template = jobs_batch([job_from_mapping({**(defaults or {}), **recipe}, "generated jobs")])
+    points = count * template["count"][0].as_py()
+    if points > MAX_GENERATED_POINTS:
+        rule = (
+            f"{points:,} points in all; at most {MAX_GENERATED_POINTS:,} in one submission: lower the count or the samples"
+        )
+        raise JobError(rule, field="count", value=count)
     if count < 1 or seed > _LARGEST_SEED - count:
         raise JobError("expected a count of at least 1 and seeds below 2^63", field="count", value=count)
     return (

@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from fitq.readers.asked import NOTHING, Asked
 from fitq.readers.batches import BATCH_SAMPLES
 from fitq.readers.columnar import BATCH_ROWS, check_names, from_tables
 from fitq.readers.files import empty, opened, row_of, unreadable
@@ -27,21 +28,23 @@ _LIST_FIELDS = ("x", "y", "weights", "polynomial", "init")
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def from_npz(path: str | Path, defaults: Mapping[str, object] | None = None) -> Iterator[pa.RecordBatch]:
+def from_npz(
+    path: str | Path, defaults: Mapping[str, object] | None = None, asked: Asked = NOTHING
+) -> Iterator[pa.RecordBatch]:
     """Jobs of an NPZ file, of which a batch is read at a time; `defaults` fill the fields that have no array.
 
     Raises:
         FileError: missing, unreadable, without a job, no NPZ, or arrays whose shapes do not go together.
-        InputError: an array is named like no field of FitJob.
+        InputError: an array is named like no field of FitJob and is no tag.
         JobError: the first row that is no job, as `file:row N`, from 1.
     """
-    return from_tables(_batches(path), row_of(path), defaults)
+    return from_tables(_batches(path, asked), row_of(path), defaults, asked)
 
 
-def _batches(path: str | Path) -> Iterator[pa.RecordBatch]:
+def _batches(path: str | Path, asked: Asked) -> Iterator[pa.RecordBatch]:
     refusals = (zipfile.BadZipFile, zlib.error, EOFError, KeyError)
     with opened(path) as file, unreadable(path, "NPZ file", *refusals), zipfile.ZipFile(file) as archive:
-        check_names(str(path), [_field(member) for member in archive.namelist()])
+        check_names(str(path), [_field(member) for member in archive.namelist()], asked)
         arrays = {_field(member): _Array(archive, member) for member in archive.namelist()}
         jobs = _number_of_jobs(path, arrays)
         at_once = max(1, min(BATCH_ROWS, BATCH_SAMPLES // max(array.width for array in arrays.values())))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
+from fitq.readers.asked import NOTHING, Asked
 from fitq.readers.batches import BATCH_SAMPLES
 from fitq.readers.columnar import BATCH_ROWS, check_names, from_tables
 from fitq.readers.files import empty, opened, row_of, unreadable
@@ -16,23 +17,25 @@ from fitq.readers.files import empty, opened, row_of, unreadable
 _BUFFER_BYTES = 2**18
 
 
-def from_parquet(path: str | Path, defaults: Mapping[str, object] | None = None) -> Iterator[pa.RecordBatch]:
+def from_parquet(
+    path: str | Path, defaults: Mapping[str, object] | None = None, asked: Asked = NOTHING
+) -> Iterator[pa.RecordBatch]:
     """Jobs of a Parquet file, which is never held whole; `defaults` fill the fields a row does not give.
 
     Raises:
         FileError: missing, unreadable, without a row, or no Parquet.
-        InputError: a column is no field of FitJob.
+        InputError: a column is no field of FitJob and no tag.
         JobError: the first row that is no job, as `file:row N`, from 1.
     """
-    return from_tables(_batches(path), row_of(path), defaults)
+    return from_tables(_batches(path, asked), row_of(path), defaults, asked)
 
 
-def _batches(path: str | Path) -> Iterator[pa.RecordBatch]:
+def _batches(path: str | Path, asked: Asked) -> Iterator[pa.RecordBatch]:
     with opened(path) as file, unreadable(path, "Parquet file"):
         table = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
         if table.metadata.num_rows == 0:
             raise empty(path, "one job a row")
-        check_names(str(path), table.schema_arrow.names)
+        check_names(str(path), table.schema_arrow.names, asked)
         for group in range(table.num_row_groups):
             for batch in table.iter_batches(_rows_at_once(table.metadata.row_group(group)), row_groups=[group]):
                 batch.validate(full=True)  # text may be no UTF-8
