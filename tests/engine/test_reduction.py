@@ -16,6 +16,8 @@ from fitq_worker.engine.reduction import Reduced, reduce, sample_points
 from fitq_worker.engine.samples import SampleSets, padded
 
 CPU = torch.device("cpu")
+#: What a point of weight 0 may have for x and y.
+NO_NUMBERS = [np.nan, np.inf, -np.inf, 1e300]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,10 @@ def fused() -> Reduction:
 
 
 def sets_of(lengths: list[int], *, weighted: bool, seed: int = 0) -> SampleSets:
-    """Random sample sets, some with repeated x, constant y, points of weight 0, and values that cannot be computed with."""
+    """Random sample sets, some with repeated x, constant y, points of weight 0, and values that cannot be computed with.
+
+    Half of the points of weight 0 have an x that is no number, half of them such a y.
+    """
     random = np.random.default_rng(seed)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     x, y, weights = random.normal(size=(3, offsets[-1]))
@@ -44,6 +49,10 @@ def sets_of(lengths: list[int], *, weighted: bool, seed: int = 0) -> SampleSets:
             x[start:end] = -0.0
         elif sickness == 3:
             weights[start:end] = 0.0
+    if weighted:
+        for values in (x, y):
+            nothing = (weights == 0.0) & (random.random(len(x)) < 0.5)
+            values[nothing] = random.choice(NO_NUMBERS, nothing.sum())
     return SampleSets(offsets, x, y, weights if weighted else None)
 
 
@@ -72,6 +81,30 @@ def test_fused_reduction_gives_the_bits_of_torch(
 def test_fused_reduction_gives_the_bits_of_torch_for_many_samples(fused: Reduction, degree: int) -> None:
     sets = sets_of([2000, 1, 5000, 33], weighted=False)
     assert_same_bits(fused(sets, degree), reduce(padded(sets, CPU), degree))
+
+
+@pytest.mark.parametrize("degree", [0, 1, 4])
+def test_points_of_weight_0_are_as_good_as_left_out(fused: Reduction, degree: int) -> None:
+    """Whatever stands there: the reduction of zeros in their place is the same, and no set is invalid for them."""
+    sets = sets_of([40] * 50, weighted=True, seed=4)
+    assert sets.weights is not None
+    mended = SampleSets(sets.offsets, *(np.where(sets.weights == 0, 0.0, values) for values in sets[1:3]), sets.weights)
+    assert not np.array_equal(mended.x, sets.x)
+    assert not np.array_equal(mended.y, sets.y)
+
+    for reduction in (fused, lambda given, degree: reduce(padded(given, CPU), degree)):
+        assert_same_bits(reduction(sets, degree), reduction(mended, degree))
+
+
+@settings(max_examples=20, deadline=None)
+@given(lengths=st.lists(st.integers(0, 100), min_size=1, max_size=12), degree=st.integers(0, 6), seed=st.integers(0, 1000))
+def test_weights_of_one_are_no_weights(fused: Reduction, lengths: list[int], degree: int, seed: int) -> None:
+    """To the last bit, since a job without weights gets ones where another one in its batch has some."""
+    sets = sets_of(lengths, weighted=False, seed=seed)
+    weighted = sets._replace(weights=np.ones(len(sets.x)))
+
+    assert_same_bits(fused(weighted, degree), fused(sets, degree))
+    assert_same_bits(reduce(padded(weighted, CPU), degree), fused(sets, degree))
 
 
 def test_basis_is_orthonormal_on_the_samples() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, jobs_batch
-from fitq_shared.jobs import Basis, FitJob
+from fitq_shared.jobs import Basis, FitJob, Loss
 from fitq_shared.trace import recorded_steps
 from fitq_worker.engine import fit
 
@@ -54,9 +54,24 @@ def test_dropped_points_do_not_count(weights: list[float]) -> None:
     assert result["samples_used"] == sum(weight > 0 for weight in weights)
 
 
-def test_negative_weight_is_invalid() -> None:
-    """A negative weight has no meaning in a mean of squares."""
-    result, _ = fit_one(x=[1.0, 2.0, 3.0, 4.0], y=[1.0, 4.0, 9.0, 16.0], weights=[1.0, 1.0, -1.0, 1.0])
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), -1e300])
+@pytest.mark.parametrize("loss", ["mse", "huber", "l1"])
+def test_a_point_of_weight_0_may_be_anything(value: float | None, loss: Loss) -> None:
+    """Its x and y enter nothing: the fit is the one of the other points."""
+    others = {"x": [1.0, 2.0, 3.0, 4.0, 5.0], "y": [1.0, 4.0, 9.0, 16.0, 20.0], "loss": loss, "basis": "chebyshev"}
+    expected, expected_trace = fit_one(**others)
+    for x, y in ((value, 3.0), (3.0, value), (value, value)):
+        sick = {"x": [*others["x"], x], "y": [*others["y"], y], "weights": [1.0] * 5 + [0.0]}
+
+        result, trace = fit_one(**{**others, **sick})
+
+        assert (result, trace) == ({**expected, "samples_dropped": 1}, expected_trace)
+
+
+@pytest.mark.parametrize("weight", [None, float("nan"), float("inf"), -1.0, 1e151])
+def test_a_weight_that_is_none_is_invalid(weight: float | None) -> None:
+    """Nobody can tell what it was meant to be."""
+    result, _ = fit_one(x=[1.0, 2.0, 3.0, 4.0], y=[1.0, 4.0, 9.0, 16.0], weights=[1.0, 1.0, weight, 1.0])
 
     assert result["status"] == "invalid"
 

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fitq_shared.points import MAX_MAGNITUDE
 from fitq_worker.compiler import cxx_compiler
 from fitq_worker.engine.kernels import build_in_background, kept_as
 from fitq_worker.engine.reduction import CONSTANT_TOLERANCE, RANK_TOLERANCE, Reduced
-from fitq_worker.engine.samples import MAX_MAGNITUDE, SampleSets
+from fitq_worker.engine.samples import SampleSets
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class ReductionKernel(NamedTuple):
     @property
     def file(self) -> Path:
         """Where it is kept."""
-        return kept_as("reduction", ".so", "cpu", ("fused_reduction.py", "reduction.py", "samples.py", _SOURCE.name))
+        return kept_as(f"reduction-{MAX_MAGNITUDE:g}", ".so", "cpu", ("fused_reduction.py", "reduction.py", _SOURCE.name))
 
     def compile(self, target: Path) -> None:
         """Build it into a new file."""

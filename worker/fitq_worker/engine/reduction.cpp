@@ -81,6 +81,11 @@ struct Fit {
         for (int64_t i = 0; i < BLOCK; i++) numbers[i] = i < count ? number : 0.0;
     }
 
+    // A point of weight 0 is none, whatever its x and y.
+    static void drop_points(Row* x, Row* y, const Row* w) {
+        for (int r = 0; r < ROWS; r++) x[r] = w[r] == 0.0 ? ZERO : x[r], y[r] = w[r] == 0.0 ? ZERO : y[r];
+    }
+
     // Asks for block i of the set after this one, which comes from far memory otherwise: it follows in x and in y.
     void fetch_ahead(int64_t i) const {
         for (int64_t k = 0; k < BLOCK; k += LANES) {
@@ -101,7 +106,7 @@ struct Fit {
             Row *x = t + i * ROWS, *y = z + i * ROWS, *w = weights + i * ROWS;
             const int64_t at = start + i * BLOCK, left = count - i * BLOCK;
             copy_block(x, sets.x + at, left), copy_block(y, sets.y + at, left);
-            if (sets.weights) copy_block(w, sets.weights + at, left);
+            if (sets.weights) copy_block(w, sets.weights + at, left), drop_points(x, y, w);
             else fill_block(w, equal, left);
             for (int r = 0; r < ROWS; r++) {
                 outside |= ~((x[r] >= -MAX_MAGNITUDE) & (x[r] <= MAX_MAGNITUDE));

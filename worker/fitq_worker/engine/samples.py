@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fitq_shared.errors import FrameError
 from fitq_shared.frames import sample_counts
+from fitq_shared.points import MAX_MAGNITUDE
 from fitq_shared.sampling import draw_samples
 
 Floats = NDArray[np.float64]
@@ -24,8 +25,6 @@ TILE_SAMPLES = {"cpu": 1 << 18, "cuda": 1 << 25}
 FIT_SAMPLES = 32
 #: Columns of a job that say what its samples are.
 _SAMPLE_COLUMNS = ["x", "y", "weights", "polynomial", "count", "spread", "noise", "samples_seed"]
-#: Beyond this magnitude the squares that the loss sums may leave the range of float64.
-MAX_MAGNITUDE = 1e150
 
 
 class SampleSets(NamedTuple):
@@ -40,7 +39,8 @@ class SampleSets(NamedTuple):
 class Samples(NamedTuple):
     """Sample sets of B fits, padded to N points; float64.
 
-    A point of weight 0 does not count: padding, or dropped by the job itself. Invalid sample sets hold zeros only.
+    A point of weight 0 does not count and has x and y 0: padding, or dropped by the job itself. Invalid sample sets hold
+    zeros only.
     """
 
     x: Tensor  # (N, B)
@@ -176,7 +176,12 @@ def numbers(column: pa.Array) -> NDArray[Any]:
 
 
 def _screened(x: Floats, y: Floats, weights: Floats, device: torch.device) -> Samples:
-    """Replace sample sets that cannot be computed with by zeros, so that no NaN ever enters the batch."""
+    """Replace points of weight 0, and sample sets that cannot be computed with, by zeros: no NaN ever enters the batch.
+
+    The arrays are overwritten.
+    """
+    no_point = weights == 0.0
+    x[no_point] = y[no_point] = 0.0
     ranges = ((x, -MAX_MAGNITUDE), (y, -MAX_MAGNITUDE), (weights, 0.0))
     valid = np.ones(len(x), dtype=bool)
     if not all(values.min() >= lowest and values.max() <= MAX_MAGNITUDE for values, lowest in ranges):
