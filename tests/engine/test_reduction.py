@@ -88,7 +88,7 @@ def test_points_of_weight_0_are_as_good_as_left_out(fused: Reduction, degree: in
     """Whatever stands there: the reduction of zeros in their place is the same, and no set is invalid for them."""
     sets = sets_of([40] * 50, weighted=True, seed=4)
     assert sets.weights is not None
-    mended = SampleSets(sets.offsets, *(np.where(sets.weights == 0, 0.0, values) for values in sets[1:3]), sets.weights)
+    mended = sets._replace(x=np.where(sets.weights == 0, 0.0, sets.x), y=np.where(sets.weights == 0, 0.0, sets.y))
     assert not np.array_equal(mended.x, sets.x)
     assert not np.array_equal(mended.y, sets.y)
 

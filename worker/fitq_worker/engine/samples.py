@@ -24,7 +24,7 @@ TILE_SAMPLES = {"cpu": 1 << 18, "cuda": 1 << 25}
 #: What a fit takes up apart from its samples, counted in samples.
 FIT_SAMPLES = 32
 #: Columns of a job that say what its samples are.
-_SAMPLE_COLUMNS = ["x", "y", "weights", "polynomial", "count", "spread", "noise", "samples_seed"]
+_SAMPLE_COLUMNS = ["x", "y", "weights", "polynomial", "count", "spread", "noise", "samples_seed", "missing"]
 
 
 class SampleSets(NamedTuple):
@@ -92,10 +92,13 @@ def tile_sets(jobs: pa.RecordBatch, sets: pa.RecordBatch | None) -> tuple[Sample
     own = np.asarray(jobs["sample_set"].is_null())
     if sets is None or own.all():
         return sample_sets(jobs), None
-    used, shared_place = np.unique(numbers(jobs["sample_set"].drop_null()), return_inverse=True)
+    # One set can be two: with its missing points, and without.
+    wanted, drops = numbers(jobs["sample_set"].drop_null()).astype(np.int64), _drops(jobs)[~own]
+    used, shared_place = np.unique(2 * wanted + drops, return_inverse=True)
+    missing = pa.array(["invalid", "drop"]).take(pa.array(used % 2))
     # Sets that are shared are like jobs with nothing but samples, behind the jobs that have their own.
     alone = pa.Table.from_batches([jobs.filter(pa.array(own))]).select(_SAMPLE_COLUMNS)
-    shared = pa.Table.from_batches([sets.take(pa.array(used))])
+    shared = pa.Table.from_batches([sets.take(pa.array(used // 2))]).append_column("missing", missing)
     (rows,) = pa.concat_tables([alone, shared], promote_options="default").combine_chunks().to_batches()
     place = np.empty(len(jobs), dtype=np.int64)
     place[own], place[~own] = np.arange(own.sum()), own.sum() + shared_place
@@ -121,7 +124,23 @@ def sample_sets(jobs: pa.RecordBatch) -> SampleSets:
         drawn_x, drawn_y = _drawn(jobs.filter(pa.array(~own)), counts[~own])
         place = np.repeat(own, counts)
         x, y = (_filled(_filled(np.empty(offsets[-1]), place, a), ~place, b) for a, b in ((x, drawn_x), (y, drawn_y)))
-    return SampleSets(offsets, x, y, weights if weighted.any() else None)
+    made = SampleSets(offsets, x, y, weights if weighted.any() else None)
+    drops = _drops(jobs)
+    return _without_missing(made, np.repeat(drops, counts)) if drops.any() else made
+
+
+def _drops(jobs: pa.RecordBatch) -> NDArray[np.bool_]:
+    """The jobs, (B,), whose points with a missing value are left out."""
+    return np.asarray(pc.equal(jobs["missing"], "drop"))
+
+
+def _without_missing(sets: SampleSets, here: NDArray[np.bool_]) -> SampleSets:
+    """Points with a missing value get weight 0 where `here`, (N,), says so."""
+    missing = here & (np.isnan(sets.x) | np.isnan(sets.y))
+    if sets.weights is not None:
+        missing |= here & np.isnan(sets.weights)
+    weights = np.ones(len(sets.x)) if sets.weights is None else sets.weights
+    return sets._replace(weights=np.where(missing, 0.0, weights)) if missing.any() else sets
 
 
 def padded(sets: SampleSets, device: torch.device, of: NDArray[np.int64] | None = None) -> Samples:
