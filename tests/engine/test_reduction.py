@@ -33,6 +33,8 @@ def fused() -> Reduction:
 def sets_of(lengths: list[int], *, weighted: bool, seed: int = 0) -> SampleSets:
     """Random sample sets, some with repeated x, constant y, points of weight 0, and values that cannot be computed with.
 
+    Some have most of their weight at one place, by weights of 1 / x^2 over decades or by one point far from the others.
+
     Half of the points of weight 0 have an x that is no number, half of them such a y.
     """
     random = np.random.default_rng(seed)
@@ -40,7 +42,7 @@ def sets_of(lengths: list[int], *, weighted: bool, seed: int = 0) -> SampleSets:
     x, y, weights = random.normal(size=(3, offsets[-1]))
     x, weights = np.round(x * 5, 1), np.where(weights > 1.0, 0.0, np.abs(weights))
     for start, end in itertools.pairwise(offsets):
-        sickness = random.integers(0, 8)
+        sickness = random.integers(0, 10)
         if sickness == 0 and end > start:
             x[random.integers(start, end)] = random.choice([np.nan, np.inf, -1e200])
         elif sickness == 1:
@@ -49,6 +51,11 @@ def sets_of(lengths: list[int], *, weighted: bool, seed: int = 0) -> SampleSets:
             x[start:end] = -0.0
         elif sickness == 3:
             weights[start:end] = 0.0
+        elif sickness == 4:
+            x[start:end] = random.choice([1, -1]) * 10.0 ** np.round(x[start:end] * 0.4)
+            weights[start:end] /= x[start:end] ** 2
+        elif sickness == 5:
+            x[start:end] = np.where(np.arange(start, end) == end - 1, -1e9, x[start:end])
     if weighted:
         for values in (x, y):
             nothing = (weights == 0.0) & (random.random(len(x)) < 0.5)
@@ -107,9 +114,20 @@ def test_weights_of_one_are_no_weights(fused: Reduction, lengths: list[int], deg
     assert_same_bits(reduce(padded(weighted, CPU), degree), fused(sets, degree))
 
 
+def test_sets_with_weight_at_one_place_are_seen_from_there(fused: Reduction) -> None:
+    """Among those that the bits above are compared on are many of both kinds."""
+    sets = sets_of([60] * 400, weighted=True, seed=5)
+
+    reduced = fused(sets, 3)
+
+    moved = (reduced.centre != reduced.middle).double().mean().item()
+    assert 0.05 < moved < 0.5
+    assert_same_bits(reduced, reduce(padded(sets, CPU), 3))
+
+
 def test_basis_is_orthonormal_on_the_samples() -> None:
     """To the last bits, also where the powers of x are as good as dependent: degree 20 on 30 points."""
     x = np.sort(np.random.default_rng(0).uniform(100.0, 101.0, 30))
     samples = padded(SampleSets(np.array([0, 30]), x, np.sin(x), None), CPU)
-    basis: NDArray[np.float64] = torch.stack(sample_points(samples, 20).basis)[:, :, 0].numpy()
+    basis: NDArray[np.float64] = torch.stack(sample_points(samples, reduce(samples, 20)).basis)[:, :, 0].numpy()
     assert np.abs(basis @ basis.T / 30 - np.eye(21)).max() < 1e-14

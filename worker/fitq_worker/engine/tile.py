@@ -46,7 +46,7 @@ def fit_tile(tile: Tile, plan: Plan) -> tuple[Outcome, Tensor]:
     if plan.shape["loss"] == "mse":
         problem: Problem = quadratic(space, reduced, penalty)
     else:
-        points = sample_points(padded(tile.sets, reduced.target.device, tile.set_of), degree)
+        points = sample_points(padded(tile.sets, reduced.target.device, tile.set_of), reduced)
         problem = sampled(space, points, torch.tensor(numbers(jobs["delta"])).to(ridge), ridge * space.unit ** (2 - power))
     starts = starting_points(jobs, reduced, space, optimum)
     ended, losses = descend_best(jobs, plan, problem, starts, space.unit**power)
