@@ -164,13 +164,20 @@ def _filled(array: Floats, place: NDArray[np.bool_], values: Floats) -> Floats:
 
 
 def _drawn(jobs: pa.RecordBatch, counts: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Generated sample sets, one after the other; a job that asks for fewer than another gets the first of them."""
+    """Generated sample sets, one after the other; jobs of about the same count are drawn together."""
     polynomials = jobs["polynomial"]
     highest_first = ragged(polynomials, int(_list_lengths(polynomials).max()), align_right=True).T
     seeds, spread, noise = (numbers(jobs[name]) for name in ("samples_seed", "spread", "noise"))
-    x, y = draw_samples(highest_first, seeds.astype(np.int64), spread, noise, int(counts.max()))
-    inside = np.arange(len(x)) < counts[:, None]
-    return x.T[inside], y.T[inside]
+    x, y = np.empty((2, counts.sum()))
+    doublings = np.frexp(counts)[1]
+    for size in np.unique(doublings):
+        these = doublings == size
+        most = int(counts[these].max())
+        drawn = draw_samples(highest_first[:, these], seeds[these].astype(np.int64), spread[these], noise[these], most)
+        # A job that asks for fewer than another gets the first of them.
+        inside, place = np.arange(most) < counts[these, None], np.repeat(these, counts)
+        x[place], y[place] = (values.T[inside] for values in drawn)
+    return x, y
 
 
 def ragged(lists: pa.ListArray, width: int, *, align_right: bool = False) -> Floats:
