@@ -34,7 +34,6 @@ def sets_of(lengths: list[int], *, weighted: bool, seed: int = 0) -> SampleSets:
     """Random sample sets, some with repeated x, constant y, points of weight 0, and values that cannot be computed with.
 
     Some have most of their weight at one place, by weights of 1 / x^2 over decades or by one point far from the others.
-
     Half of the points of weight 0 have an x that is no number, half of them such a y.
     """
     random = np.random.default_rng(seed)
@@ -54,6 +53,7 @@ def sets_of(lengths: list[int], *, weighted: bool, seed: int = 0) -> SampleSets:
         elif sickness == 4:
             x[start:end] = random.choice([1, -1]) * 10.0 ** np.round(x[start:end] * 0.4)
             weights[start:end] /= x[start:end] ** 2
+            weights[start:end] *= 10.0 ** random.integers(-150, 100, end - start) if random.random() < 0.3 else 1.0
         elif sickness == 5:
             x[start:end] = np.where(np.arange(start, end) == end - 1, -1e9, x[start:end])
     if weighted:

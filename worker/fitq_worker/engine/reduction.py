@@ -1,11 +1,11 @@
 """The sample set becomes sufficient statistics: an orthonormal basis on the points and the targets' place in it.
 
 With the weighted mean <u, v> = sum(w u v) / sum(w) over a sample set, polynomials q_0 = 1, q_1, ... with
-<q_i, q_j> = [i = j] are built by Arnoldi's method on multiplication by t, the points mapped to [-1, 1]: "Vandermonde
-with Arnoldi" (Brubeck, Nakatsukasa and Trefethen, SIAM Review 63, 2021), by classical Gram-Schmidt, twice (Giraud,
-Langou and Rozloznik, Computers & Mathematics with Applications 50, 2005). It is the QR factorisation of the design
-matrix without ever forming the ill-conditioned matrix. What the descent and the diagnostics need of the samples is then
-of the size of the polynomial, not of the sample set:
+<q_i, q_j> = [i = j] are built by Arnoldi's method on multiplication by t, the points mapped to an interval of length 2
+around 0, [-1, 1] as a rule: "Vandermonde with Arnoldi" (Brubeck, Nakatsukasa and Trefethen, SIAM Review 63, 2021), by
+classical Gram-Schmidt, twice (Giraud, Langou and Rozloznik, Computers & Mathematics with Applications 50, 2005). It is the
+QR factorisation of the design matrix without ever forming the ill-conditioned matrix. What the descent and the diagnostics
+need of the samples is then of the size of the polynomial, not of the sample set:
 
     mean((sum_k a_k q_k - z)^2) = |a - d|^2 + c,    d_k = <q_k, z>,    c = mean((z - sum_k d_k q_k)^2)
 
@@ -92,9 +92,9 @@ def _parts(samples: Samples, width: int) -> Iterator[Samples]:
 def _reduced(samples: Samples, degree: int) -> Reduced:
     """Seen from the middle of x, or from where most of the weight is if that is far away.
 
-    Far from the origin floating point is too coarse for points close together: where the weights favour one end of x by
-    orders of magnitude, most of them lie there. From the point of x nearest to the weighted mean, whose distance from the
-    mean is less than the standard deviation, they are seen as well as x itself says.
+    Far from 0 floating point is too coarse for a t that differs little, and where the weights favour one place of x by
+    orders of magnitude all that counts is there. The point of x nearest to the weighted mean is never more than a standard
+    deviation from it: seen from there, points differ as they do in x itself.
     """
     middle, half_width = _interval(samples)
     reduced = _seen_from(middle.clone(), samples, middle, half_width, degree)
@@ -122,16 +122,17 @@ def _seen_from(centre: Tensor, samples: Samples, middle: Tensor, half_width: Ten
     basis, hessenberg = _arnoldi(t, weights, inside, degree)
     target = _projections(basis, weights * z)
     floor = _mean_square(_without(z, target, basis), weights)
-    used = inside.sum(0)
+    used = (samples.weights > 0).sum(0)
     rank = _rank(hessenberg, used)
     invalid = samples.invalid
     return Reduced(middle, half_width, centre, mean, scale, varies, hessenberg, target, floor, rank, used, total, invalid)
 
 
 def _normalised(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights whose sum is 1, which points count, and the sum of the weights as given."""
+    """Weights whose sum is 1, at which points they are positive, and the sum of the weights as given."""
     total = tree_sum(weights)
-    return weights / torch.where(total > 0, total, 1.0), weights > 0, total
+    shares = weights / torch.where(total > 0, total, 1.0)
+    return shares, shares > 0, total  # one lost to underflow changes no sum
 
 
 def _interval(samples: Samples) -> tuple[Tensor, Tensor]:
@@ -152,8 +153,8 @@ def _mapped(x: Tensor, inside: Tensor, centre: Tensor, half_width: Tensor) -> Te
 
 def _place_of_weight(samples: Samples) -> Tensor:
     """The x nearest to the weighted mean of x, (B,); of two, the lower one."""
-    x, weights = samples.x, _normalised(samples.weights)[0]
-    distance = torch.where(weights > 0, (x - tree_sum(weights * x)).abs(), torch.inf)
+    x, (weights, inside, _) = samples.x, _normalised(samples.weights)
+    distance = torch.where(inside, (x - tree_sum(weights * x)).abs(), torch.inf)
     return torch.where(distance == distance.amin(0), x, torch.inf).amin(0) + 0.0  # -0.0 becomes 0.0
 
 
