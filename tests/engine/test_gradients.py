@@ -32,7 +32,7 @@ def problem_of(basis: str, loss: str, ridge: float) -> tuple[Problem, Space]:
     penalty = torch.full((FITS,), ridge, dtype=torch.float64)
     if loss == "mse":
         return quadratic(space, reduced, ridge_system(space, reduced, penalty) if ridge else None), space
-    points = sample_points(samples, DEGREE)
+    points = sample_points(samples, reduced)
     return sampled(space, points, torch.full_like(penalty, WIDTH), torch.full_like(penalty, CURVATURE), penalty), space
 
 

@@ -94,9 +94,14 @@ def test_any_part_of_a_batch_in_any_order_gives_the_same_bits(
 def test_jobs_that_share_a_sample_set_give_the_bits_of_jobs_with_their_own(
     batch: tuple[pa.RecordBatch, Rows], path: Literal["eager", "compiled"]
 ) -> None:
-    """A sweep of learning rates over shared sets, sick ones among them, beside jobs that keep or draw their own."""
+    """A sweep of learning rates over shared sets, sick ones among them, beside jobs that keep or draw their own.
+
+    Some drop the missing points of a set, others of the same set do not.
+    """
     jobs = batch[0].take(np.repeat(np.arange(len(batch[0])), 3))
-    jobs = replaced(jobs, {"id": np.arange(len(jobs)).astype(str), "lr": 0.01 + 0.001 * np.arange(len(jobs))})
+    missing = np.where(np.arange(len(jobs)) % 2, "drop", "invalid")
+    lr = 0.01 + 0.001 * np.arange(len(jobs))
+    jobs = replaced(jobs, {"id": np.arange(len(jobs)).astype(str), "lr": lr, "missing": missing})
     shares = np.asarray(jobs["x"].is_valid()) & (np.arange(len(jobs)) % 5 > 0)
     sets = batch[0].select(SETS_SCHEMA.names)
     set_of = np.repeat(np.arange(len(sets)), 3)

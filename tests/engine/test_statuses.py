@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, jobs_batch
-from fitq_shared.jobs import Basis, FitJob
+from fitq_shared.jobs import Basis, FitJob, Loss
 from fitq_shared.trace import recorded_steps
 from fitq_worker.engine import fit
+from fitq_worker.engine.plan import Path
 
 
 def fit_one(**fields: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -54,9 +55,49 @@ def test_dropped_points_do_not_count(weights: list[float]) -> None:
     assert result["samples_used"] == sum(weight > 0 for weight in weights)
 
 
-def test_negative_weight_is_invalid() -> None:
-    """A negative weight has no meaning in a mean of squares."""
-    result, _ = fit_one(x=[1.0, 2.0, 3.0, 4.0], y=[1.0, 4.0, 9.0, 16.0], weights=[1.0, 1.0, -1.0, 1.0])
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), -1e300])
+@pytest.mark.parametrize("loss", ["mse", "huber", "l1"])
+def test_a_point_of_weight_0_may_be_anything(value: float | None, loss: Loss) -> None:
+    """Its x and y enter nothing: the fit is the one of the other points."""
+    others = {"x": [1.0, 2.0, 3.0, 4.0, 5.0], "y": [1.0, 4.0, 9.0, 16.0, 20.0], "loss": loss, "basis": "chebyshev"}
+    expected, expected_trace = fit_one(**others)
+    for x, y in ((value, 3.0), (3.0, value), (value, value)):
+        sick = {"x": [*others["x"], x], "y": [*others["y"], y], "weights": [1.0] * 5 + [0.0]}
+
+        result, trace = fit_one(**{**others, **sick})
+
+        assert (result, trace) == ({**expected, "samples_dropped": 1}, expected_trace)
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+@pytest.mark.parametrize("name", ["x", "y", "weights"])
+@pytest.mark.parametrize("path", ["eager", "compiled"])
+def test_missing_points_are_dropped_for_who_says_so(name: str, value: float | None, path: Path) -> None:
+    """The fit is the one without the point; one beside it that does not say so is invalid."""
+    whole = {"x": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "y": [1.0, 4.0, 9.0, 16.0, 20.0, 7.0], "weights": [1.0, 2.0] * 3}
+    others: dict[str, Any] = {column: values[:-1] for column, values in whole.items()}
+    sick = {**whole, name: [*others[name], value]}
+    fields = [{**others, "missing": "drop"}, {**sick, "missing": "drop"}, sick]
+
+    rows = fit(jobs_batch([FitJob(**given).checked() for given in fields]), path=path).results.to_pylist()
+
+    without, dropped, invalid = ({k: v for k, v in row.items() if k not in ("index", "id")} for row in rows)
+    assert dropped == {**without, "samples_dropped": 1}
+    assert dropped["samples_used"] == 5
+    assert invalid["status"] == "invalid"
+
+
+def test_infinite_values_are_not_missing() -> None:
+    """Who drops missing points still wants to hear of a division by zero."""
+    result, _ = fit_one(x=[1.0, 2.0, 3.0, 4.0, None], y=[1.0, float("inf"), 9.0, 16.0, 1.0], missing="drop")
+
+    assert result["status"] == "invalid"
+
+
+@pytest.mark.parametrize("weight", [None, float("nan"), float("inf"), -1.0, 1e151])
+def test_a_weight_that_is_none_is_invalid(weight: float | None) -> None:
+    """Nobody can tell what it was meant to be."""
+    result, _ = fit_one(x=[1.0, 2.0, 3.0, 4.0], y=[1.0, 4.0, 9.0, 16.0], weights=[1.0, 1.0, weight, 1.0])
 
     assert result["status"] == "invalid"
 

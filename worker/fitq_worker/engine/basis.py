@@ -21,18 +21,29 @@ def powers_of_t(reduced: Reduced) -> Tensor:
 
 
 def powers_of_x(reduced: Reduced) -> Tensor:
-    """R of the basis 1, x, x^2, ..., shape (P, P, B); x = half_width t + middle."""
-    return _columns(reduced, lambda k, times_t, last, before: times_t * reduced.half_width + last * reduced.middle)
+    """R of the basis 1, x, x^2, ..., shape (P, P, B); x = half_width t + centre."""
+    return _columns(reduced, lambda k, times_t, last, before: times_t * reduced.half_width + last * reduced.centre)
 
 
 def chebyshev(reduced: Reduced) -> Tensor:
-    """R of the Chebyshev polynomials of t: T_{k+1} = 2 t T_k - T_{k-1}."""
-    return _columns(reduced, lambda k, times_t, last, before: times_t if k == 0 else 2.0 * times_t - before)
+    """R of the Chebyshev polynomials of u, x mapped to [-1, 1]: T_{k+1} = 2 u T_k - T_{k-1}."""
+    shift = _shift(reduced)
+
+    def following(k: int, times_t: Tensor, last: Tensor, before: Tensor) -> Tensor:
+        times_u = times_t + shift * last
+        return times_u if k == 0 else 2.0 * times_u - before
+
+    return _columns(reduced, following)
 
 
 def legendre(reduced: Reduced) -> Tensor:
-    """R of the Legendre polynomials of t: (k + 1) P_{k+1} = (2 k + 1) t P_k - k P_{k-1}."""
-    return _columns(reduced, lambda k, times_t, last, before: ((2 * k + 1) * times_t - k * before) / (k + 1))
+    """R of the Legendre polynomials of u, x mapped to [-1, 1]: (k + 1) P_{k+1} = (2 k + 1) u P_k - k P_{k-1}."""
+    shift = _shift(reduced)
+
+    def following(k: int, times_t: Tensor, last: Tensor, before: Tensor) -> Tensor:
+        return ((2 * k + 1) * (times_t + shift * last) - k * before) / (k + 1)
+
+    return _columns(reduced, following)
 
 
 #: R by the name of the basis; the orthonormal basis has none, its R is the identity.
@@ -84,19 +95,35 @@ def inverse_and_solution(factor: Tensor, vector: Tensor) -> Tensor:
 
 
 def to_raw_powers(coefficients: Tensor, reduced: Reduced) -> Tensor:
-    """Coefficients in powers of t become those in powers of x, by Horner's scheme on (x - middle) / half_width.
+    """Coefficients in powers of t become those in powers of x; both have shape (P, K, B)."""
+    return _in_powers(coefficients, reduced.centre, reduced.half_width)
 
-    Both have shape (P, K, B).
-    """
-    raw = torch.zeros_like(coefficients)
+
+def to_scaled_powers(coefficients: Tensor, reduced: Reduced) -> Tensor:
+    """Coefficients in powers of t become those in powers of u, x mapped to [-1, 1]; both have shape (P, K, B)."""
+    shift = _shift(reduced)
+    moved = shift != 0.0
+    if not moved.any():
+        return coefficients
+    return torch.where(moved, _in_powers(coefficients, shift, torch.ones_like(shift)), coefficients)
+
+
+def _shift(reduced: Reduced) -> Tensor:
+    """u - t, (B,), where u = (x - middle) / half_width."""
+    return (reduced.centre - reduced.middle) / reduced.half_width
+
+
+def _in_powers(coefficients: Tensor, origin: Tensor, unit: Tensor) -> Tensor:
+    """Coefficients in powers of (v - origin) / unit become those in powers of v, by Horner's scheme."""
+    found = torch.zeros_like(coefficients)
     for degree, coefficient in enumerate(coefficients.flip(0)):
-        # x^0 .. x^(degree - 1) are in use before the step, and x^degree after it.
-        shifted = reduced.middle * raw[: degree + 1]
-        raw[1 : degree + 1].copy_(raw[:degree].clone())
-        raw[0] = 0.0
-        raw[: degree + 1].sub_(shifted).div_(reduced.half_width)
-        raw[0] += coefficient
-    return raw
+        # v^0 .. v^(degree - 1) are in use before the step, and v^degree after it.
+        shifted = origin * found[: degree + 1]
+        found[1 : degree + 1].copy_(found[:degree].clone())
+        found[0] = 0.0
+        found[: degree + 1].sub_(shifted).div_(unit)
+        found[0] += coefficient
+    return found
 
 
 #: (k, t times column k, column k, column k - 1) -> column k + 1

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fitq_worker.engine.arithmetic import square_root, tree_sum
-from fitq_worker.engine.basis import inverse_and_solution, powers_of_t, solve_upper, to_raw_powers
+from fitq_worker.engine.basis import inverse_and_solution, powers_of_t, solve_upper, to_raw_powers, to_scaled_powers
 from fitq_worker.engine.reduction import Reduced, coordinates
 from fitq_worker.engine.ridge import Penalised
 from fitq_worker.engine.space import Space
@@ -18,16 +18,18 @@ from fitq_worker.engine.space import Space
 PART_NUMBERS = 1 << 16
 
 
-class LeastSquares(NamedTuple):
+class Solution(NamedTuple):
     """The optimum of B fits with P coefficients; float64, coefficients from the lowest power up."""
 
     coefficients: Tensor  # (P, B) in powers of raw x
+    scaled: Tensor  # (P, B) in powers of u, x mapped to [-1, 1]
     loss: Tensor  # (B,) in units of y squared
     stderr: Tensor  # (P, B) of the coefficients; NaN without degrees of freedom
     covariance: Tensor | None  # (P, P, B) of the coefficients, where it was asked for
+    scaled_covariance: Tensor | None  # the same of the scaled ones
 
 
-def least_squares(reduced: Reduced, absolute: Tensor, *, covariance: bool) -> LeastSquares:
+def least_squares(reduced: Reduced, absolute: Tensor, *, covariance: bool) -> Solution:
     """Solve every fit exactly.
 
     The covariance is s^2 (X' W X)^-1 with s^2 = sum(w residual^2) / (points - P), or 1 for the fits that are `absolute`,
@@ -38,32 +40,34 @@ def least_squares(reduced: Reduced, absolute: Tensor, *, covariance: bool) -> Le
     parts = []
     for at in range(0, batch, width):
         part = Reduced(*(field[..., at : at + width] for field in reduced))
-        raw = _inverse_and_solution(part)
+        in_t = inverse_and_solution(powers_of_t(part), coordinates(part))
         squares = part.floor * part.scale * part.scale
-        spread = _variance(part, squares, absolute[at : at + width])
-        parts.append(_least_squares(raw[:, -1], squares, raw[:, :-1], spread, covariance))
-    return parts[0] if len(parts) == 1 else LeastSquares(*(_together(fields) for fields in zip(*parts, strict=True)))
+        parts.append(_least_squares(in_t, part, squares, _variance(part, squares, absolute[at : at + width]), covariance))
+    return parts[0] if len(parts) == 1 else Solution(*(_together(fields) for fields in zip(*parts, strict=True)))
 
 
-def _least_squares(coefficients: Tensor, loss: Tensor, root: Tensor, variance: Tensor, covariance: bool) -> LeastSquares:
-    """With the covariance variance * root root'; root is (P, P, B), variance (B,)."""
-    stderr = square_root(variance * tree_sum((root * root).transpose(0, 1)))
-    products = variance * tree_sum((root[:, None] * root[None]).movedim(2, 0)) if covariance else None
-    return LeastSquares(coefficients, loss, stderr, products)
+def _least_squares(in_t: Tensor, reduced: Reduced, loss: Tensor, variance: Tensor, covariance: bool) -> Solution:
+    """In powers of t come, side by side, the root of the covariance, (P, P, B), and the optimum, (P, 1, B).
+
+    The covariance is variance * root root'; the variance is (B,).
+    """
+    raw = to_raw_powers(in_t, reduced)
+    scaled = to_scaled_powers(in_t if covariance else in_t[:, -1:], reduced)
+    stderr = square_root(variance * tree_sum((raw[:, :-1] * raw[:, :-1]).transpose(0, 1)))
+    products = [variance * _gram(root[:, :-1]) if covariance else None for root in (raw, scaled)]
+    return Solution(raw[:, -1], scaled[:, -1], loss, stderr, *products)
+
+
+def _gram(root: Tensor) -> Tensor:
+    """root root' of (P, P, B)."""
+    return tree_sum((root[:, None] * root[None]).movedim(2, 0))
 
 
 def _together(parts: Sequence[Tensor | None]) -> Any:
     return None if parts[0] is None else torch.cat(parts, dim=-1)  # type: ignore[arg-type]  # all are tensors then
 
 
-def _inverse_and_solution(reduced: Reduced) -> Tensor:
-    """R^-1, (P, P, B), and the optimum, (P, 1, B), in powers of raw x, side by side."""
-    return to_raw_powers(inverse_and_solution(powers_of_t(reduced), coordinates(reduced)), reduced)
-
-
-def ridge_regression(
-    reduced: Reduced, space: Space, penalty: Penalised, absolute: Tensor, *, covariance: bool
-) -> LeastSquares:
+def ridge_regression(reduced: Reduced, space: Space, penalty: Penalised, absolute: Tensor, *, covariance: bool) -> Solution:
     """The same of a penalised problem; `loss` includes the penalty.
 
     The covariance is s^2 A^-1 X' W X A^-1 with A = X' W X + sum(w) ridge: what the spread of y makes of the coefficients.
@@ -74,20 +78,18 @@ def ridge_regression(
     narrowed = inverse if space.factor is None else _product(space.factor, inverse)
     root = _product(inverse, narrowed.transpose(0, 1))
     spread = _product(space.factor, root) if space.factor is not None else root
-    raw = to_raw_powers(solve_upper(powers_of_t(reduced), torch.cat([optimum[:, None], spread], dim=1)), reduced)
+    in_t = solve_upper(powers_of_t(reduced), torch.cat([spread, optimum[:, None]], dim=1))
     squares = reduced.floor * reduced.scale * reduced.scale + distance
     loss = penalty.floor * space.unit * space.unit
-    return _least_squares(raw[:, 0], loss, raw[:, 1:], _variance(reduced, squares, absolute), covariance)
+    return _least_squares(in_t, reduced, loss, _variance(reduced, squares, absolute), covariance)
 
 
-def robust_regression(
-    reduced: Reduced, coordinate: Tensor, loss: Tensor, variance: Tensor, *, covariance: bool
-) -> LeastSquares:
+def robust_regression(reduced: Reduced, coordinate: Tensor, loss: Tensor, variance: Tensor, *, covariance: bool) -> Solution:
     """The same of another loss with its optimum at `coordinate`, (P, B) in the orthonormal basis; its covariance is
     variance (X' W X)^-1.
     """
-    raw = to_raw_powers(inverse_and_solution(powers_of_t(reduced), coordinate), reduced)
-    return _least_squares(raw[:, -1], loss, raw[:, :-1], variance, covariance)
+    in_t = inverse_and_solution(powers_of_t(reduced), coordinate)
+    return _least_squares(in_t, reduced, loss, variance, covariance)
 
 
 def _variance(reduced: Reduced, squares: Tensor, absolute: Tensor) -> Tensor:
@@ -102,9 +104,10 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
     return torch.stack([tree_sum(row[:, None] * right) for row in left])
 
 
-def raw_powers(coordinate: Tensor, reduced: Reduced) -> Tensor:
-    """Coordinates in the orthonormal basis, (P, B), as coefficients in powers of raw x, (P, B)."""
-    return to_raw_powers(solve_upper(powers_of_t(reduced), coordinate[:, None]), reduced)[:, 0]
+def powers(coordinate: Tensor, reduced: Reduced) -> tuple[Tensor, Tensor]:
+    """Coordinates in the orthonormal basis as coefficients in powers of raw x, and in powers of u; all are (P, B)."""
+    in_t = solve_upper(powers_of_t(reduced), coordinate[:, None])
+    return to_raw_powers(in_t, reduced)[:, 0], to_scaled_powers(in_t, reduced)[:, 0]
 
 
 def excess(coordinate: Tensor, reduced: Reduced) -> Tensor:

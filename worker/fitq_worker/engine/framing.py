@@ -20,7 +20,7 @@ def framed(outcome: Outcome, traces: Traces, device: str) -> tuple[pa.RecordBatc
     try:
         return frames(outcome, traces, device)
     except Exception as error:
-        jobs = outcome.jobs
+        jobs = outcome.tile.jobs
         if len(jobs) == 1:
             log.exception("job %s: its result could not be put together", jobs["id"][0])
             message = f"its result could not be put together: {type(error).__name__}: {error}"
@@ -56,7 +56,5 @@ def untraced(jobs: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _part(outcome: Outcome, traces: Traces, rows: slice) -> tuple[Outcome, Traces]:
-    jobs, given = outcome.jobs, outcome.given[rows]
     own = taken((outcome.reduced, outcome.objective, outcome.ended), rows)
-    length = len(given)
-    return Outcome(jobs.slice(rows.start or 0, length), given, *own), Traces(traces.losses[:, rows], traces.exponent[rows])
+    return Outcome(outcome.tile.part(rows), *own), Traces(traces.losses[:, rows], traces.exponent[rows])

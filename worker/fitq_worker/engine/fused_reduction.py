@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fitq_shared.points import MAX_MAGNITUDE
 from fitq_worker.compiler import cxx_compiler
 from fitq_worker.engine.kernels import build_in_background, kept_as
-from fitq_worker.engine.reduction import CONSTANT_TOLERANCE, RANK_TOLERANCE, Reduced
-from fitq_worker.engine.samples import MAX_MAGNITUDE, SampleSets
+from fitq_worker.engine.reduction import CONSTANT_TOLERANCE, FAR_DEVIATIONS, RANK_TOLERANCE, Reduced
+from fitq_worker.engine.samples import SampleSets
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class ReductionKernel(NamedTuple):
     @property
     def file(self) -> Path:
         """Where it is kept."""
-        return kept_as("reduction", ".so", "cpu", ("fused_reduction.py", "reduction.py", "samples.py", _SOURCE.name))
+        return kept_as(f"reduction-{MAX_MAGNITUDE:g}", ".so", "cpu", ("fused_reduction.py", "reduction.py", _SOURCE.name))
 
     def compile(self, target: Path) -> None:
         """Build it into a new file."""
@@ -58,6 +59,7 @@ class ReductionKernel(NamedTuple):
             "MAX_MAGNITUDE": MAX_MAGNITUDE,
             "RANK_TOLERANCE": RANK_TOLERANCE,
             "CONSTANT_TOLERANCE": CONSTANT_TOLERANCE,
+            "FAR_DEVIATIONS": FAR_DEVIATIONS,
         }
         defined = [f"-D{name}={value!r}" for name, value in constants.items()]
         subprocess.run([str(cxx_compiler()), *_ARITHMETIC, *_LIBRARY, *defined, str(_SOURCE), "-o", str(target)], check=True)
@@ -98,6 +100,7 @@ def _room(fits: int, degree: int) -> Reduced:
     return Reduced(
         middle=numbers(fits),
         half_width=numbers(fits),
+        centre=numbers(fits),
         mean=numbers(fits),
         scale=numbers(fits),
         varies=flags(),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fitq_worker.engine.arithmetic import tree_sum
 from fitq_worker.engine.basis import solve_upper
-from fitq_worker.engine.exact import LeastSquares, excess, identity, least_squares, ridge_regression, robust_regression
+from fitq_worker.engine.exact import Solution, excess, identity, least_squares, ridge_regression, robust_regression
 from fitq_worker.engine.losses import Problem
 from fitq_worker.engine.reduction import Reduced, coordinates, sample_points
 from fitq_worker.engine.ridge import Penalised
@@ -56,7 +56,10 @@ class Objective(Protocol):
     def measured(self, start: Tensor, final: Tensor) -> Measured:
         """Losses where a descent began and ended, (P, B) each."""
 
-    def solution(self, absolute: Tensor, *, covariance: bool) -> LeastSquares:
+    def at_optimum(self) -> Measured:
+        """Those of the optimum itself, without the way through the coordinates of the descent."""
+
+    def solution(self, absolute: Tensor, *, covariance: bool) -> Solution:
         """The optimum and its uncertainty; `absolute` are the jobs with weights of 1 / sigma^2, (B,) bool."""
 
 
@@ -82,7 +85,10 @@ class _Squares(NamedTuple):
         initial, zero, loss = (self.reduced.floor * variance + distance for distance in above)
         return Measured(initial, zero, loss, above[-1] / variance)
 
-    def solution(self, absolute: Tensor, *, covariance: bool) -> LeastSquares:
+    def at_optimum(self) -> Measured:
+        return _lowest(self.reduced.floor * self.reduced.scale * self.reduced.scale)
+
+    def solution(self, absolute: Tensor, *, covariance: bool) -> Solution:
         return least_squares(self.reduced, absolute, covariance=covariance)
 
 
@@ -107,7 +113,10 @@ class _Ridge(NamedTuple):
         initial, zero, loss = (self.penalty.floor * self.loss_unit + distance for distance in above)
         return Measured(initial, zero, loss, above[-1] / (self.reduced.scale * self.reduced.scale))
 
-    def solution(self, absolute: Tensor, *, covariance: bool) -> LeastSquares:
+    def at_optimum(self) -> Measured:
+        return _lowest(self.penalty.floor * self.loss_unit)
+
+    def solution(self, absolute: Tensor, *, covariance: bool) -> Solution:
         return ridge_regression(self.reduced, self.space, self.penalty, absolute, covariance=covariance)
 
 
@@ -138,10 +147,19 @@ class _Points(NamedTuple):
         initial, zero, loss = (self.robust.loss_at(w) for w in own)
         return Measured(initial, zero, loss, self.robust.gap_at(own[-1]))
 
-    def solution(self, absolute: Tensor, *, covariance: bool) -> LeastSquares:
+    def at_optimum(self) -> Measured:
+        lowest = self.robust.loss_at(self.robust.w)
+        return Measured(lowest, lowest, lowest, self.robust.gap_at(self.robust.w))
+
+    def solution(self, absolute: Tensor, *, covariance: bool) -> Solution:
         variance = torch.where(absolute, torch.nan, self.robust.variance())
         loss = self.robust.loss_at(self.robust.w)
         return robust_regression(self.reduced, self.robust.coordinates, loss, variance, covariance=covariance)
+
+
+def _lowest(loss: Tensor) -> Measured:
+    """Of an optimum known up to rounding."""
+    return Measured(loss, loss, loss, torch.zeros_like(loss))
 
 
 def squares_objective(jobs: pa.RecordBatch, reduced: Reduced, *, penalised: bool) -> Objective:
@@ -160,7 +178,7 @@ def robust_objective(tile: Tile, reduced: Reduced, *, penalised: bool) -> Object
     with a delta of 1, and l1 over the spread. Raw powers keep the loss as it is, as everybody writes it.
     """
     jobs, loss, basis = tile.jobs, tile.jobs["loss"][0].as_py(), tile.jobs["basis"][0].as_py()
-    points = sample_points(padded(tile.sets, reduced.target.device, tile.set_of), len(reduced.target) - 1)
+    points = sample_points(padded(tile.sets, reduced.target.device, tile.set_of), reduced)
     ridge, *widths = (_column(jobs, name).to(reduced.target) for name in ("ridge", "delta", "delta_sigma"))
     solvable = (reduced.rank == len(reduced.target)) & ~reduced.invalid
     factor = space_of(basis, reduced, reduced.scale, reduced.mean).factor

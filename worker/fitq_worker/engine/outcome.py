@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fitq_shared.frames import RESULT_SCHEMA, Status
+from fitq_worker.engine import invalid
 from fitq_worker.engine.arithmetic import square_root, tree_sum
-from fitq_worker.engine.exact import LeastSquares, condition, excess, raw_powers
+from fitq_worker.engine.basis import powers_of_x
+from fitq_worker.engine.exact import Solution, condition, excess, powers
 from fitq_worker.engine.objective import Measured, Objective
 from fitq_worker.engine.reduction import Reduced
-from fitq_worker.engine.samples import numbers
+from fitq_worker.engine.samples import Tile, numbers
 from fitq_worker.engine.stopping import End
 from fitq_worker.engine.traces import Traces, trace_frame
+from fitq_worker.engine.trees import taken
 
 Mask = NDArray[np.bool_]
 
@@ -44,7 +47,7 @@ _STATUSES = (
     (Status.DIVERGED, "the loss ended above where it began or left the finite numbers; lower lr"),
     (Status.DEGENERATE, "fewer points than coefficients; add points or lower the degree"),
     (Status.DEGENERATE, "fewer different x than coefficients; spread the points or lower the degree"),
-    (Status.INVALID, "a value of x, y or weights is missing, not finite, beyond 1e150, or a weight is negative"),
+    (Status.INVALID, None),  # its message names the first bad point
 )
 #: A mean square of residuals below this, in units of the variance of y, is rounding.
 _ROUNDING_SQUARES = 1e-26
@@ -75,8 +78,7 @@ def at_once(final: Tensor) -> Ended:
 class Outcome(NamedTuple):
     """Everything the results of a tile are computed from."""
 
-    jobs: pa.RecordBatch
-    given: NDArray[np.int64]  # (B,) number of samples
+    tile: Tile
     reduced: Reduced
     objective: Objective
     ended: Ended
@@ -86,7 +88,7 @@ class _Fits(NamedTuple):
     """What is known of each fit of a tile, and what of it may be told."""
 
     measured: Measured
-    optimum: LeastSquares
+    optimum: Solution
     verdict: NDArray[np.int64]
 
     @property
@@ -102,17 +104,17 @@ class _Fits(NamedTuple):
 
 def frames(outcome: Outcome, traces: Traces, device: str) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """Results and traces, record batches of RESULT_SCHEMA (with a null `chunk`) and TRACE_SCHEMA."""
-    jobs, ended = outcome.jobs, outcome.ended
+    jobs, ended, objective = outcome.tile.jobs, outcome.ended, outcome.objective
     absolute = torch.from_numpy(numbers(jobs["absolute_sigma"])).to(ended.final.device)
-    measured = outcome.objective.measured(ended.start, ended.final)
-    optimum = outcome.objective.solution(absolute, covariance=bool(numbers(jobs["covariance"]).any()))
+    measured = objective.at_optimum() if _is_exact(jobs) else objective.measured(ended.start, ended.final)
+    optimum = objective.solution(absolute, covariance=bool(numbers(jobs["covariance"]).any()))
     fits = _Fits(measured, optimum, _verdicts(outcome, measured))
     results = _result_frame(outcome, fits, device)
     return results, trace_frame(jobs, traces, _array(ended.made), _array(measured.loss), fits.solved)
 
 
 def _result_frame(outcome: Outcome, fits: _Fits, device: str) -> pa.RecordBatch:
-    jobs = outcome.jobs
+    jobs, used = outcome.tile.jobs, _array(outcome.reduced.used)
     columns = {
         **_asked(jobs, outcome.objective),
         **_told(outcome, fits),
@@ -120,8 +122,8 @@ def _result_frame(outcome: Outcome, fits: _Fits, device: str) -> pa.RecordBatch:
         **_losses(outcome, fits),
         **_uncertainty(outcome, fits),
         "rank": _array(outcome.reduced.rank),
-        "samples_used": _array(outcome.reduced.used),
-        "samples_dropped": np.where(_array(outcome.reduced.invalid), 0, outcome.given - _array(outcome.reduced.used)),
+        "samples_used": used,
+        "samples_dropped": np.where(_array(outcome.reduced.invalid), 0, outcome.tile.given - used),
         "device": _constant(device, len(jobs)),
         "chunk": pa.nulls(len(jobs), pa.int32()),
     }
@@ -158,16 +160,23 @@ def _told(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
 
 
 def _coefficients(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
-    space, ended, reduced = outcome.objective.space, outcome.ended, outcome.reduced
-    final, own = space.to_orthonormal(ended.final), space.in_units_of_y(ended.final)
-    raw = own if outcome.jobs["basis"][0].as_py() == "power" else raw_powers(final, reduced)
+    space, reduced, optimum, jobs = outcome.objective.space, outcome.reduced, fits.optimum, outcome.tile.jobs
+    final, own = space.to_orthonormal(outcome.ended.final), space.in_units_of_y(outcome.ended.final)
+    exact = _vectors(optimum.coefficients.flip(0), fits.solved)
+    if _is_exact(jobs):
+        raw, scaled, coefficients = optimum.coefficients, optimum.scaled, exact
+    else:
+        raw, scaled = powers(final, reduced)
+        raw = own if jobs["basis"][0].as_py() == "power" else raw
+        coefficients = _vectors(raw.flip(0), fits.fitted)
     return {
-        "message": _messages(fits.verdict, fits.fitted & _array(_cancels(raw, final, reduced))),
-        "coefficients": _vectors(raw.flip(0), fits.fitted),
-        "scaled_coefficients": pa.nulls(len(fits.verdict), RESULT_SCHEMA.field("scaled_coefficients").type),
+        "message": _messages(outcome, fits.verdict, fits.fitted & _cancels(raw, final, reduced)),
+        "coefficients": coefficients,
+        "scaled_coefficients": _vectors(scaled, fits.fitted),
         "basis_coefficients": _vectors(own, fits.fitted),
+        "exact_coefficients": exact,
         "domain": _vectors(_domain(reduced), _array(reduced.used) > 0),
-        "stderrs_off": _scalars(_stderrs_off(raw, fits.optimum, reduced), fits.fitted),
+        "stderrs_off": _scalars(_stderrs_off(raw, optimum, reduced), fits.fitted),
     }
 
 
@@ -187,19 +196,17 @@ def _losses(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
 
 def _uncertainty(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
     """Of the optimum, and how well its points determine it."""
-    optimum, factor, wanted = fits.optimum, outcome.objective.space.factor, numbers(outcome.jobs["covariance"])
-    none = pa.nulls(len(wanted), RESULT_SCHEMA.field("covariance").type)
-    covariance = optimum.covariance
+    optimum, factor = fits.optimum, outcome.objective.space.factor
+    wanted = fits.solved & numbers(outcome.tile.jobs["covariance"])
     return {
-        "exact_coefficients": _vectors(optimum.coefficients.flip(0), fits.solved),
         "stderr": _vectors(optimum.stderr.flip(0), fits.solved),
-        "covariance": none if covariance is None else _vectors(covariance.flip(0, 1).flatten(0, 1), fits.solved & wanted),
-        "scaled_covariance": none,
+        "covariance": _matrices(optimum.covariance, wanted, highest_first=True),
+        "scaled_covariance": _matrices(optimum.scaled_covariance, wanted),
         "condition": _scalars(torch.ones_like(optimum.loss) if factor is None else condition(factor), fits.solved),
     }
 
 
-def _stderrs_off(raw: Tensor, optimum: LeastSquares, reduced: Reduced) -> Tensor:
+def _stderrs_off(raw: Tensor, optimum: Solution, reduced: Reduced) -> Tensor:
     """The largest distance of the coefficients, (P, B), from the optimum's in standard errors, (B,).
 
     NaN where there are none, or where what the residuals are made of is rounding.
@@ -213,26 +220,45 @@ def _constant(word: str, rows: int) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(np.zeros(rows, dtype=np.int8), pa.array([word]))
 
 
-def _messages(verdict: NDArray[np.int64], cancels: Mask) -> pa.Array:
-    """The message of each verdict, followed by the warning about lost digits."""
+def _is_exact(jobs: pa.RecordBatch) -> bool:
+    """The fits were not descended."""
+    return bool(jobs["optimizer"][0].as_py() == "exact")
+
+
+def _messages(outcome: Outcome, verdict: NDArray[np.int64], cancels: Mask) -> pa.Array:
+    """The message of each verdict, followed by the warning about lost digits; what is wrong with an invalid sample set."""
     messages = pa.array([message for _, message in _STATUSES]).take(pa.array(verdict))
-    if not cancels.any():
+    if cancels.any():
+        warned = pc.coalesce(pc.binary_join_element_wise(messages, _DIGITS_LOST, "; "), pa.scalar(_DIGITS_LOST))
+        messages = pc.if_else(pa.array(cancels), warned, messages)
+    sick = np.flatnonzero(verdict == Verdict.INVALID)
+    if not len(sick):
         return messages
-    warned = pc.coalesce(pc.binary_join_element_wise(messages, _DIGITS_LOST, "; "), pa.scalar(_DIGITS_LOST))
-    return pc.if_else(pa.array(cancels), warned, messages)
+    tile = outcome.tile
+    places = tile.jobs["place"].take(pa.array(sick)).to_pylist()
+    texts = invalid.messages(tile.sets, sick if tile.set_of is None else tile.set_of[sick], places)
+    return pc.replace_with_mask(messages, pa.array(verdict == Verdict.INVALID), pa.array(texts, pa.string()))
 
 
-def _cancels(raw: Tensor, final: Tensor, reduced: Reduced) -> Tensor:
-    """Somewhere on the domain the terms in powers of x are MOST_CANCELLATION times the polynomial's size, (B,) bool.
+def _cancels(raw: Tensor, final: Tensor, reduced: Reduced) -> Mask:
+    """On the points the terms in powers of x are MOST_CANCELLATION times the polynomial's size, (B,).
 
     `raw` are its coefficients and `final` its coordinates in the orthonormal basis, (P, B), whose length is its root
-    mean square on the samples.
+    mean square on the samples. The terms at the ends of the domain, which are quick to tell, are larger than those of the
+    samples in their mean.
     """
+    size = MOST_CANCELLATION * square_root(tree_sum(final * final))
     largest = reduced.middle.abs() + reduced.half_width
     terms = torch.zeros_like(largest)
     for coefficient in raw.flip(0):
         terms = terms * largest + coefficient.abs()
-    return ~(terms <= MOST_CANCELLATION * square_root(tree_sum(final * final)))
+    cancels = ~(terms <= size)
+    at = cancels.nonzero()[:, 0]
+    if len(at):
+        factor = powers_of_x(taken(reduced, at))
+        means = tree_sum(raw[:, at].abs() * square_root(tree_sum(factor * factor)))
+        cancels[at] = ~(means <= size[at])
+    return np.asarray(_array(cancels))
 
 
 def _determined(reduced: Reduced) -> Tensor:
@@ -242,7 +268,7 @@ def _determined(reduced: Reduced) -> Tensor:
 
 def _verdicts(outcome: Outcome, measured: Measured) -> NDArray[np.int64]:
     """The first of these that holds, from the worst down; (B,)."""
-    tolerance = torch.from_numpy(numbers(outcome.jobs["tolerance"]).astype(np.float64)).to(measured.gap.device)
+    tolerance = torch.from_numpy(numbers(outcome.tile.jobs["tolerance"]).astype(np.float64)).to(measured.gap.device)
     end = outcome.ended.end
     stopped = (end == End.FTOL) | (end == End.GTOL)
     # A warm start at the optimum may end a little above it: that alone is not diverging.
@@ -274,6 +300,13 @@ def _vectors(values: Tensor, valid: Mask) -> pa.Array:
     valid = valid & np.isfinite(by_fit).all(axis=1)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(by_fit.ravel()), by_fit.shape[1], mask=pa.array(~valid))
     return lists.cast(pa.list_(pa.float64()))
+
+
+def _matrices(values: Tensor | None, valid: Mask, *, highest_first: bool = False) -> pa.Array:
+    """(P, P, B) as a column of lists of P P numbers, row by row; null where there are none."""
+    if values is None:
+        return pa.nulls(len(valid), RESULT_SCHEMA.field("covariance").type)
+    return _vectors((values.flip(0, 1) if highest_first else values).flatten(0, 1), valid)
 
 
 def _array(values: Tensor) -> NDArray[Any]:

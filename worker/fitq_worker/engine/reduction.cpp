@@ -4,7 +4,7 @@
 // first, as `tree_sum` does. Every array is as long as a whole number of blocks of ROWS rows; what a sample set does not
 // fill is zeros of weight zero. -ffp-contract=off keeps every rounding.
 //
-// MAX_MAGNITUDE, RANK_TOLERANCE and CONSTANT_TOLERANCE are given by the command that builds it.
+// MAX_MAGNITUDE, RANK_TOLERANCE, CONSTANT_TOLERANCE and FAR_DEVIATIONS are given by the command that builds it.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -29,7 +29,7 @@ struct Sets {
 
 // The fields of Reduced, the fits last.
 struct Reduced {
-    double *middle, *half_width, *mean, *scale;
+    double *middle, *half_width, *centre, *mean, *scale;
     bool* varies;
     double *hessenberg, *target, *floor;
     int64_t *rank, *used;
@@ -81,6 +81,11 @@ struct Fit {
         for (int64_t i = 0; i < BLOCK; i++) numbers[i] = i < count ? number : 0.0;
     }
 
+    // A point of weight 0 is none, whatever its x and y.
+    static void drop_points(Row* x, Row* y, const Row* w) {
+        for (int r = 0; r < ROWS; r++) x[r] = w[r] == 0.0 ? ZERO : x[r], y[r] = w[r] == 0.0 ? ZERO : y[r];
+    }
+
     // Asks for block i of the set after this one, which comes from far memory otherwise: it follows in x and in y.
     void fetch_ahead(int64_t i) const {
         for (int64_t k = 0; k < BLOCK; k += LANES) {
@@ -101,7 +106,7 @@ struct Fit {
             Row *x = t + i * ROWS, *y = z + i * ROWS, *w = weights + i * ROWS;
             const int64_t at = start + i * BLOCK, left = count - i * BLOCK;
             copy_block(x, sets.x + at, left), copy_block(y, sets.y + at, left);
-            if (sets.weights) copy_block(w, sets.weights + at, left);
+            if (sets.weights) copy_block(w, sets.weights + at, left), drop_points(x, y, w);
             else fill_block(w, equal, left);
             for (int r = 0; r < ROWS; r++) {
                 outside |= ~((x[r] >= -MAX_MAGNITUDE) & (x[r] <= MAX_MAGNITUDE));
@@ -157,15 +162,15 @@ struct Fit {
         return tree_sum(sums, blocks);
     }
 
-    // y becomes y - mean, of which the mean square is returned, and x becomes t in [-1, 1]. Also the first half of
+    // y becomes y - mean, of which the mean square is returned, and x becomes t. Also the first half of
     // `orthogonalise` for the first polynomial: `along` is <1, t>.
-    double centre(double mean, double middle, double half_width, double* along) const {
+    double centre(double mean, double place, double half_width, double* along) const {
         for (int64_t i = 0; i < blocks; i++) {
             Row products[ROWS], squares[ROWS];
             for (int r = 0; r < ROWS; r++) {
                 const Row w = weights[i * ROWS + r];
                 const Row y = w > 0.0 ? z[i * ROWS + r] - mean : ZERO;
-                const Row x = w > 0.0 ? (t[i * ROWS + r] - middle) / half_width : ZERO;
+                const Row x = w > 0.0 ? (t[i * ROWS + r] - place) / half_width : ZERO;
                 z[i * ROWS + r] = y, t[i * ROWS + r] = x;
                 squares[r] = w * y * y;
                 products[r] = w * x;
@@ -176,14 +181,38 @@ struct Fit {
         return tree_sum(sums_of(1), blocks);
     }
 
-    // x and y in the units of the reduction.
-    void standardise(const Reduced& to, int64_t b, double* along) const {
+    // The x nearest to the weighted mean of x; of two, the lower one.
+    double place_of_weight() const {
+        for (int64_t i = 0; i < blocks; i++) {
+            Row products[ROWS];
+            for (int r = 0; r < ROWS; r++) products[r] = weights[i * ROWS + r] * t[i * ROWS + r];
+            sums[i] = block_sum(products);
+        }
+        const double mean = tree_sum(sums, blocks);
+        Row least = ZERO + INFINITE, places = ZERO + INFINITE;
+        for (int64_t i = 0; i < blocks * ROWS; i++) {
+            const Row away = t[i] - mean, size = away < 0.0 ? -away : away;
+            const Row distance = weights[i] > 0.0 ? size : ZERO + INFINITE;
+            const Mask nearer = (distance < least) | ((distance == least) & (t[i] < places));
+            least = nearer ? distance : least, places = nearer ? t[i] : places;
+        }
+        double distance = INFINITE, place = INFINITE;
+        for (int lane = 0; lane < LANES; lane++) {
+            if (least[lane] > distance || (least[lane] == distance && places[lane] >= place)) continue;
+            distance = least[lane], place = places[lane];
+        }
+        return place + 0.0;  // no -0.0
+    }
+
+    // x and y in the units of the reduction; x as seen from the middle, or from where most of the weight is.
+    void standardise(const Reduced& to, int64_t b, bool nearer, double* along) const {
         double square;
         const double mean = normalise(&square), size = std::sqrt(square);
         const double lowest = (low > high ? 0.0 : low) + 0.0, highest = (low > high ? 0.0 : high) + 0.0;  // no -0.0
         const double spread = (highest - lowest) * 0.5;
         to.middle[b] = (lowest + highest) * 0.5, to.half_width[b] = spread > 0 ? spread : 1.0;
-        const double deviation = std::sqrt(centre(mean, to.middle[b], to.half_width[b], along));
+        to.centre[b] = nearer ? place_of_weight() : to.middle[b];
+        const double deviation = std::sqrt(centre(mean, to.centre[b], to.half_width[b], along));
         to.varies[b] = deviation > CONSTANT_TOLERANCE * size;
         to.scale[b] = to.varies[b] ? deviation : size > 0 ? size : 1.0;
         to.mean[b] = mean;
@@ -271,13 +300,40 @@ struct Fit {
     double orthogonalise(int64_t k, const double* first, double* column) const {
         double second[MOST_COEFFICIENTS];
         project(k ? q(k + 1) : t, q(k + 1), first, second, k + 1);
-        for (int64_t j = 0; j <= k; j++) column[j] = first[j] + second[j];
+        double size = 0.0;
+        for (int64_t j = 0; j <= k; j++) {
+            column[j] = first[j] + second[j];
+            size = std::max(size, std::abs(column[j]));
+        }
         const double length = std::sqrt(left(q(k + 1), q(k + 1), second, k + 1));
-        const bool independent = length > RANK_TOLERANCE;
+        const bool independent = length > RANK_TOLERANCE * size;
         column[k + 1] = independent ? length : 0.0;
         return independent ? 1.0 / length : 0.0;
     }
 };
+
+// Reduces sample set b. False where x must be seen from nearer; what else is in `to` then means nothing.
+bool reduce_fit(Fit& fit, int64_t fits, int64_t degree, const Sets& sets, const Reduced& to, int64_t b, bool nearer) {
+    double along[MOST_COEFFICIENTS], factor = 1.0;
+    to.invalid[b] = !fit.load(sets, b);
+    if (to.invalid[b]) fit.clear();
+    fit.standardise(to, b, nearer, along);
+    int64_t rank = 1;
+    for (int64_t k = 0; k < degree; k++) {
+        double column[MOST_COEFFICIENTS] = {};
+        if (k) fit.multiply(k, factor, along);
+        factor = fit.orthogonalise(k, along, column);
+        if (k == 0 && !nearer && std::abs(column[0]) > FAR_DEVIATIONS * column[1]) return false;
+        rank += factor > 0;
+        for (int64_t j = 0; j <= degree; j++) to.hessenberg[(j * degree + k) * fits + b] = column[j];
+    }
+    fit.project_targets(degree, factor, to.scale[b], along);
+    for (int64_t k = 0; k <= degree; k++) to.target[k * fits + b] = along[k];
+    to.floor[b] = fit.left(fit.z, nullptr, along, degree + 1);
+    to.rank[b] = std::min(rank, fit.used);
+    to.used[b] = fit.used, to.total[b] = fit.total;
+    return true;
+}
 
 }  // namespace
 
@@ -286,23 +342,6 @@ extern "C" int64_t memory_numbers(int64_t longest, int64_t degree) { return long
 
 extern "C" void reduce(int64_t fits, int64_t degree, Sets sets, Reduced to, double* memory, int64_t longest) {
     Fit fit(memory, longest, degree + 1);
-    for (int64_t b = 0; b < fits; b++) {
-        double along[MOST_COEFFICIENTS], factor = 1.0;
-        to.invalid[b] = !fit.load(sets, b);
-        if (to.invalid[b]) fit.clear();
-        fit.standardise(to, b, along);
-        int64_t rank = 1;
-        for (int64_t k = 0; k < degree; k++) {
-            double column[MOST_COEFFICIENTS] = {};
-            if (k) fit.multiply(k, factor, along);
-            factor = fit.orthogonalise(k, along, column);
-            rank += factor > 0;
-            for (int64_t j = 0; j <= degree; j++) to.hessenberg[(j * degree + k) * fits + b] = column[j];
-        }
-        fit.project_targets(degree, factor, to.scale[b], along);
-        for (int64_t k = 0; k <= degree; k++) to.target[k * fits + b] = along[k];
-        to.floor[b] = fit.left(fit.z, nullptr, along, degree + 1);
-        to.rank[b] = std::min(rank, fit.used);
-        to.used[b] = fit.used, to.total[b] = fit.total;
-    }
+    for (int64_t b = 0; b < fits; b++)
+        if (!reduce_fit(fit, fits, degree, sets, to, b, false)) reduce_fit(fit, fits, degree, sets, to, b, true);
 }

@@ -1,11 +1,11 @@
 """The sample set becomes sufficient statistics: an orthonormal basis on the points and the targets' place in it.
 
 With the weighted mean <u, v> = sum(w u v) / sum(w) over a sample set, polynomials q_0 = 1, q_1, ... with
-<q_i, q_j> = [i = j] are built by Arnoldi's method on multiplication by t, the points mapped to [-1, 1]: "Vandermonde
-with Arnoldi" (Brubeck, Nakatsukasa and Trefethen, SIAM Review 63, 2021), by classical Gram-Schmidt, twice (Giraud,
-Langou and Rozloznik, Computers & Mathematics with Applications 50, 2005). It is the QR factorisation of the design
-matrix without ever forming the ill-conditioned matrix. What the descent and the diagnostics need of the samples is then
-of the size of the polynomial, not of the sample set:
+<q_i, q_j> = [i = j] are built by Arnoldi's method on multiplication by t, the points mapped to an interval of length 2
+around 0, [-1, 1] as a rule: "Vandermonde with Arnoldi" (Brubeck, Nakatsukasa and Trefethen, SIAM Review 63, 2021), by
+classical Gram-Schmidt, twice (Giraud, Langou and Rozloznik, Computers & Mathematics with Applications 50, 2005). It is the
+QR factorisation of the design matrix without ever forming the ill-conditioned matrix. What the descent and the diagnostics
+need of the samples is then of the size of the polynomial, not of the sample set:
 
     mean((sum_k a_k q_k - z)^2) = |a - d|^2 + c,    d_k = <q_k, z>,    c = mean((z - sum_k d_k q_k)^2)
 
@@ -27,8 +27,11 @@ from fitq_worker.engine.samples import Samples
 
 #: Samples in one part: on the CPU its dozen arrays of float64 stay in the caches of a core.
 PART_SAMPLES = {"cpu": 1 << 16, "cuda": 1 << 25}
-#: A new direction shorter than this, relative to unit vectors, is rounding: the points do not determine it.
+#: A new direction shorter than this, relative to what it shares with the others, is rounding: the points do not tell it.
 RANK_TOLERANCE = 1e-12
+#: Points whose mean lies more than this many of their standard deviations from the centre are mapped again. Each doubling
+#: costs the low powers a bit.
+FAR_DEVIATIONS = 4.0
 #: Targets that vary by less than this, relative to their size, are constant up to rounding.
 CONSTANT_TOLERANCE = 1e-15
 
@@ -36,8 +39,9 @@ CONSTANT_TOLERANCE = 1e-15
 class Reduced(NamedTuple):
     """Sufficient statistics of B sample sets for polynomials with P coefficients; float64."""
 
-    middle: Tensor  # (B,) t = (x - middle) / half_width lies in [-1, 1]
+    middle: Tensor  # (B,) of the interval of x
     half_width: Tensor  # (B,)
+    centre: Tensor  # (B,) t = (x - centre) / half_width; the middle, or a point of x where most of the weight is
     mean: Tensor  # (B,) of y
     scale: Tensor  # (B,) standard deviation of y; the root mean square of y, or 1, where y is constant
     varies: Tensor  # (B,) bool, y is not constant
@@ -65,12 +69,12 @@ def reduce(samples: Samples, degree: int) -> Reduced:
     return parts[0] if len(parts) == 1 else Reduced(*(torch.cat(fields, dim=-1) for fields in zip(*parts, strict=True)))
 
 
-def sample_points(samples: Samples, degree: int) -> Points:
+def sample_points(samples: Samples, reduced: Reduced) -> Points:
     """The same reduction's polynomials at the points, for losses that go through the points in every step."""
     x, y, weights = (field.contiguous() for field in samples[:3])
     weights, inside, _ = _normalised(weights)
-    t, _, _ = _mapped(x, inside)
-    return Points(_arnoldi(t, weights, inside, degree)[0], y, weights)
+    t = _mapped(x, inside, reduced.centre, reduced.half_width)
+    return Points(_arnoldi(t, weights, inside, len(reduced.target) - 1)[0], y, weights)
 
 
 def coordinates(reduced: Reduced) -> Tensor:
@@ -86,33 +90,72 @@ def _parts(samples: Samples, width: int) -> Iterator[Samples]:
 
 
 def _reduced(samples: Samples, degree: int) -> Reduced:
+    """Seen from the middle of x, or from where most of the weight is if that is far away.
+
+    Far from 0 floating point is too coarse for a t that differs little, and where the weights favour one place of x by
+    orders of magnitude all that counts is there. The point of x nearest to the weighted mean is never more than a standard
+    deviation from it: seen from there, points differ as they do in x itself.
+    """
+    middle, half_width = _interval(samples)
+    reduced = _seen_from(middle.clone(), samples, middle, half_width, degree)
+    far = _is_far(reduced)
+    if far.any():
+        those = Samples(*(field[..., far].contiguous() for field in samples))
+        nearer = _seen_from(_place_of_weight(those), those, middle[far], half_width[far], degree)
+        for field, found in zip(reduced, nearer, strict=True):
+            field[..., far] = found
+    return reduced
+
+
+def _is_far(reduced: Reduced) -> Tensor:
+    """Which points have so little spread around a mean so far from the centre that t loses what tells them apart, (B,)."""
+    if not reduced.hessenberg.shape[1]:
+        return torch.zeros_like(reduced.varies)
+    mean, deviation = reduced.hessenberg[:2, 0].unbind(0)
+    return mean.abs() > FAR_DEVIATIONS * deviation
+
+
+def _seen_from(centre: Tensor, samples: Samples, middle: Tensor, half_width: Tensor, degree: int) -> Reduced:
     weights, inside, total = _normalised(samples.weights)
-    t, middle, half_width = _mapped(samples.x, inside)
+    t = _mapped(samples.x, inside, centre, half_width)
     mean, scale, varies, z = _standardised(samples.y, weights, inside)
     basis, hessenberg = _arnoldi(t, weights, inside, degree)
     target = _projections(basis, weights * z)
     floor = _mean_square(_without(z, target, basis), weights)
-    used = inside.sum(0)
+    used = (samples.weights > 0).sum(0)
     rank = _rank(hessenberg, used)
     invalid = samples.invalid
-    return Reduced(middle, half_width, mean, scale, varies, hessenberg, target, floor, rank, used, total, invalid)
+    return Reduced(middle, half_width, centre, mean, scale, varies, hessenberg, target, floor, rank, used, total, invalid)
 
 
 def _normalised(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights whose sum is 1, which points count, and the sum of the weights as given."""
+    """Weights whose sum is 1, at which points they are positive, and the sum of the weights as given."""
     total = tree_sum(weights)
-    return weights / torch.where(total > 0, total, 1.0), weights > 0, total
+    shares = weights / torch.where(total > 0, total, 1.0)
+    return shares, shares > 0, total  # one lost to underflow changes no sum
 
 
-def _mapped(x: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """t, and middle and half width of the interval of the points: (0, 1) without points, half width 1 without spread."""
-    low = torch.where(inside, x, torch.inf).amin(0)
-    high = torch.where(inside, x, -torch.inf).amax(0)
+def _interval(samples: Samples) -> tuple[Tensor, Tensor]:
+    """Middle and half width of the interval of the points: (0, 1) without points, half width 1 without spread."""
+    inside = samples.weights > 0
+    low = torch.where(inside, samples.x, torch.inf).amin(0)
+    high = torch.where(inside, samples.x, -torch.inf).amax(0)
     empty = low > high
     low, high = torch.where(empty, 0.0, low) + 0.0, torch.where(empty, 0.0, high) + 0.0  # -0.0 becomes 0.0
     half_width = (high - low) * 0.5
-    middle, half_width = (low + high) * 0.5, torch.where(half_width > 0, half_width, 1.0)
-    return torch.where(inside, (x - middle) / half_width, 0.0), middle, half_width
+    return (low + high) * 0.5, torch.where(half_width > 0, half_width, 1.0)
+
+
+def _mapped(x: Tensor, inside: Tensor, centre: Tensor, half_width: Tensor) -> Tensor:
+    """t."""
+    return torch.where(inside, (x - centre) / half_width, 0.0)
+
+
+def _place_of_weight(samples: Samples) -> Tensor:
+    """The x nearest to the weighted mean of x, (B,); of two, the lower one."""
+    x, (weights, inside, _) = samples.x, _normalised(samples.weights)
+    distance = torch.where(inside, (x - tree_sum(weights * x)).abs(), torch.inf)
+    return torch.where(distance == distance.amin(0), x, torch.inf).amin(0) + 0.0  # -0.0 becomes 0.0
 
 
 def _standardised(y: Tensor, weights: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -136,7 +179,7 @@ def _arnoldi(t: Tensor, weights: Tensor, inside: Tensor, degree: int) -> tuple[l
             direction = _without(direction, along, basis)
             hessenberg[: k + 1, k] += along
         length = square_root(_mean_square(direction, weights))
-        independent = length > RANK_TOLERANCE
+        independent = length > RANK_TOLERANCE * hessenberg[: k + 1, k].abs().amax(0)
         hessenberg[k + 1, k] = torch.where(independent, length, 0.0)
         basis.append(direction * torch.where(independent, 1.0 / length, 0.0))
     return basis, hessenberg

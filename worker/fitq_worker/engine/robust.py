@@ -76,7 +76,7 @@ class Robust(NamedTuple):
         above = tree_sum(points.weights * (self._values(residuals) + conjugate - self.theta * residuals))
         if len(points.penalty):
             above = above + _penalty_gap(points, self.theta, w)
-        return above / self._values(torch.ones_like(residuals[:1]))[0]
+        return above.clamp(min=0.0) / self._values(torch.ones_like(residuals[:1]))[0]
 
     def variance(self) -> Tensor:
         """Of the optimum's errors over the sum of the weights, (B,), as of residuals in least squares; NaN where unknown.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fitq_shared.errors import FrameError
 from fitq_shared.frames import sample_counts
+from fitq_shared.points import MAX_MAGNITUDE
 from fitq_shared.sampling import draw_samples
 
 Floats = NDArray[np.float64]
@@ -23,9 +24,7 @@ TILE_SAMPLES = {"cpu": 1 << 18, "cuda": 1 << 25}
 #: What a fit takes up apart from its samples, counted in samples.
 FIT_SAMPLES = 32
 #: Columns of a job that say what its samples are.
-_SAMPLE_COLUMNS = ["x", "y", "weights", "polynomial", "count", "spread", "noise", "samples_seed"]
-#: Beyond this magnitude the squares that the loss sums may leave the range of float64.
-MAX_MAGNITUDE = 1e150
+_SAMPLE_COLUMNS = ["x", "y", "weights", "polynomial", "count", "spread", "noise", "samples_seed", "missing"]
 
 
 class SampleSets(NamedTuple):
@@ -40,7 +39,8 @@ class SampleSets(NamedTuple):
 class Samples(NamedTuple):
     """Sample sets of B fits, padded to N points; float64.
 
-    A point of weight 0 does not count: padding, or dropped by the job itself. Invalid sample sets hold zeros only.
+    A point of weight 0 does not count and has x and y 0: padding, or dropped by the job itself. Invalid sample sets hold
+    zeros only.
     """
 
     x: Tensor  # (N, B)
@@ -63,6 +63,12 @@ class Tile(NamedTuple):
         """Number of samples of each job, (B,)."""
         counts = np.diff(self.sets.offsets)
         return counts if self.set_of is None else counts[self.set_of]
+
+    def part(self, rows: slice) -> Tile:
+        """Some neighbours among the jobs."""
+        of = np.arange(len(self.jobs)) if self.set_of is None else self.set_of
+        start, stop, _ = rows.indices(len(self.jobs))
+        return Tile(self.rows[rows], self.jobs.slice(start, stop - start), self.sets, of[rows])
 
 
 def sample_tiles(jobs: pa.RecordBatch, sets: pa.RecordBatch | None, device: torch.device, *, pads: bool) -> Iterator[Tile]:
@@ -92,10 +98,13 @@ def tile_sets(jobs: pa.RecordBatch, sets: pa.RecordBatch | None) -> tuple[Sample
     own = np.asarray(jobs["sample_set"].is_null())
     if sets is None or own.all():
         return sample_sets(jobs), None
-    used, shared_place = np.unique(numbers(jobs["sample_set"].drop_null()), return_inverse=True)
+    # One set can be two: with its missing points, and without.
+    wanted, drops = numbers(jobs["sample_set"].drop_null()).astype(np.int64), _drops(jobs)[~own]
+    used, shared_place = np.unique(2 * wanted + drops, return_inverse=True)
+    missing = pa.array(["invalid", "drop"]).take(pa.array(used % 2))
     # Sets that are shared are like jobs with nothing but samples, behind the jobs that have their own.
     alone = pa.Table.from_batches([jobs.filter(pa.array(own))]).select(_SAMPLE_COLUMNS)
-    shared = pa.Table.from_batches([sets.take(pa.array(used))])
+    shared = pa.Table.from_batches([sets.take(pa.array(used // 2))]).append_column("missing", missing)
     (rows,) = pa.concat_tables([alone, shared], promote_options="default").combine_chunks().to_batches()
     place = np.empty(len(jobs), dtype=np.int64)
     place[own], place[~own] = np.arange(own.sum()), own.sum() + shared_place
@@ -121,7 +130,23 @@ def sample_sets(jobs: pa.RecordBatch) -> SampleSets:
         drawn_x, drawn_y = _drawn(jobs.filter(pa.array(~own)), counts[~own])
         place = np.repeat(own, counts)
         x, y = (_filled(_filled(np.empty(offsets[-1]), place, a), ~place, b) for a, b in ((x, drawn_x), (y, drawn_y)))
-    return SampleSets(offsets, x, y, weights if weighted.any() else None)
+    made = SampleSets(offsets, x, y, weights if weighted.any() else None)
+    drops = _drops(jobs)
+    return _without_missing(made, np.repeat(drops, counts)) if drops.any() else made
+
+
+def _drops(jobs: pa.RecordBatch) -> NDArray[np.bool_]:
+    """The jobs, (B,), whose points with a missing value are left out."""
+    return np.asarray(pc.equal(jobs["missing"], "drop"))
+
+
+def _without_missing(sets: SampleSets, here: NDArray[np.bool_]) -> SampleSets:
+    """Points with a missing value get weight 0 where `here`, (N,), says so."""
+    missing = here & (np.isnan(sets.x) | np.isnan(sets.y))
+    if sets.weights is not None:
+        missing |= here & np.isnan(sets.weights)
+    weights = np.ones(len(sets.x)) if sets.weights is None else sets.weights
+    return sets._replace(weights=np.where(missing, 0.0, weights)) if missing.any() else sets
 
 
 def padded(sets: SampleSets, device: torch.device, of: NDArray[np.int64] | None = None) -> Samples:
@@ -145,13 +170,20 @@ def _filled(array: Floats, place: NDArray[np.bool_], values: Floats) -> Floats:
 
 
 def _drawn(jobs: pa.RecordBatch, counts: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Generated sample sets, one after the other; a job that asks for fewer than another gets the first of them."""
+    """Generated sample sets, one after the other; jobs of about the same count are drawn together."""
     polynomials = jobs["polynomial"]
     highest_first = ragged(polynomials, int(_list_lengths(polynomials).max()), align_right=True).T
     seeds, spread, noise = (numbers(jobs[name]) for name in ("samples_seed", "spread", "noise"))
-    x, y = draw_samples(highest_first, seeds.astype(np.int64), spread, noise, int(counts.max()))
-    inside = np.arange(len(x)) < counts[:, None]
-    return x.T[inside], y.T[inside]
+    x, y = np.empty((2, counts.sum()))
+    doublings = np.frexp(counts)[1]
+    for size in np.unique(doublings):
+        these = doublings == size
+        most = int(counts[these].max())
+        drawn = draw_samples(highest_first[:, these], seeds[these].astype(np.int64), spread[these], noise[these], most)
+        # A job that asks for fewer than another gets the first of them.
+        inside, place = np.arange(most) < counts[these, None], np.repeat(these, counts)
+        x[place], y[place] = (values.T[inside] for values in drawn)
+    return x, y
 
 
 def ragged(lists: pa.ListArray, width: int, *, align_right: bool = False) -> Floats:
@@ -176,7 +208,12 @@ def numbers(column: pa.Array) -> NDArray[Any]:
 
 
 def _screened(x: Floats, y: Floats, weights: Floats, device: torch.device) -> Samples:
-    """Replace sample sets that cannot be computed with by zeros, so that no NaN ever enters the batch."""
+    """Replace points of weight 0, and sample sets that cannot be computed with, by zeros: no NaN ever enters the batch.
+
+    The arrays are overwritten.
+    """
+    no_point = weights == 0.0
+    x[no_point] = y[no_point] = 0.0
     ranges = ((x, -MAX_MAGNITUDE), (y, -MAX_MAGNITUDE), (weights, 0.0))
     valid = np.ones(len(x), dtype=bool)
     if not all(values.min() >= lowest and values.max() <= MAX_MAGNITUDE for values, lowest in ranges):

@@ -36,10 +36,10 @@ def fit_tile(tile: Tile, plan: Plan) -> tuple[Outcome, Traces]:
         reduced = Reduced(*(field[..., of] for field in reduced))
     objective = _objective(tile, plan, reduced)
     if plan.shape["optimizer"] == "exact":
-        return Outcome(jobs, tile.given, reduced, objective, at_once(objective.optimum)), no_traces(len(jobs))
+        return Outcome(tile, reduced, objective, at_once(objective.optimum)), no_traces(len(jobs))
     starts = starting_points(jobs, reduced, objective.space, objective.optimum)
     ended, traces = descend_best(jobs, plan, objective, starts)
-    return Outcome(jobs, tile.given, reduced, objective, ended), traces
+    return Outcome(tile, reduced, objective, ended), traces
 
 
 def _objective(tile: Tile, plan: Plan, reduced: Reduced) -> Objective:
