@@ -217,7 +217,7 @@ def test_batch_with_own_hyperparameters_equals_fits_done_alone(
 ) -> None:
     """Coefficients to 1e-9 of the largest one, losses to the 1e-7 of the first one that traces keep.
 
-    In float32 as far as coarser fits drift, for those of the batch that do not drift anywhere.
+    In float32 as far as coarser fits drift, for those of the batch that do not drift to anywhere.
     """
     jobs, compared = random_jobs(optimizer, basis, schedule, dtype, loss), 0
 
@@ -228,7 +228,7 @@ def test_batch_with_own_hyperparameters_equals_fits_done_alone(
         drift = drift_of(job, alone) if dtype == "float32" else Alone(np.zeros(1), np.zeros(1))
         steps = followed(optimizer, alone)
         assert optimizer != "lbfgs" or (np.diff(losses) <= 0).all()
-        if drift.losses[:steps].max() > TELLING * alone.losses[0]:
+        if not drift.losses[:steps].max() <= TELLING * alone.losses[0]:  # coarse fits may overflow to NaN
             continue
         compared += 1
         allowed = 1e-7 * alone.losses[0] + drift.losses
