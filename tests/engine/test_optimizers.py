@@ -5,7 +5,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, get_args
 
-import msgspec
 import numpy as np
 import pytest
 import torch
@@ -17,9 +16,14 @@ from fitq_shared.jobs import Basis, FitJob, Loss, Optimizer, Schedule
 from fitq_shared.sampling import START, normals
 from fitq_worker.engine import fit
 
-STEPS, FITS = 80, 5
+STEPS, FITS = 80, 3
 DESCENTS = [name for name in get_args(Optimizer) if name != "exact"]
+#: A number of float32 has 24 bits and meets a dozen roundings in a step: a fit in 18 bits is rounded harder.
+COARSE_BITS, COARSE_FITS = 18, 3
+#: Share of the initial loss by which coarse fits may be apart and still tell where a fit in float32 goes.
+TELLING = 1e-3
 Floats = NDArray[np.float64]
+Rounding = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Alone(NamedTuple):
@@ -27,6 +31,25 @@ class Alone(NamedTuple):
 
     coefficients: Floats
     losses: Floats
+
+
+class Units(NamedTuple):
+    """What a descent computes with: targets are (y - offset) / unit, its loss is the one in units of y over `scale`."""
+
+    unit: float
+    offset: float
+    scale: float
+
+
+def units_of(job: FitJob, y: Floats) -> Units:
+    """Mean and spread of y, robust ones for a robust loss, and the loss that the descent has as 1; none in raw powers."""
+    if job.basis == "power":
+        return Units(1.0, 0.0, 1.0)
+    if job.loss == "mse":
+        return Units(float(y.std()), float(y.mean()), float(y.var()))
+    offset = float(np.median(y))
+    unit = 1.4826 * float(np.median(np.abs(y - offset)))
+    return Units(unit, offset, unit * {"huber": min(unit, job.delta), "log_cosh": min(unit, 1.0), "l1": 1.0}[job.loss])
 
 
 def design_matrix(basis: str, x: Floats, degree: int) -> Floats:
@@ -79,31 +102,56 @@ def loss_of(job: FitJob, residual: torch.Tensor) -> torch.Tensor:
     return {"mse": torch.nn.functional.mse_loss, "l1": torch.nn.functional.l1_loss}[job.loss](residual, nought)
 
 
-def fit_alone(job: FitJob) -> Alone:
-    """The loop that everybody writes."""
-    dtype = getattr(torch, job.dtype)
+def fit_alone(job: FitJob, rounded: Rounding = lambda numbers: numbers) -> Alone:
+    """The loop that everybody writes, in float64; `rounded` takes what it starts from and what each step computes."""
     x, y = np.array(job.x, dtype=np.float64), np.array(job.y, dtype=np.float64)
-    unit, offset = (1.0, 0.0) if job.basis == "power" else (y.std(), y.mean())
-    design = torch.tensor(design_matrix(job.basis, x, job.degree), dtype=dtype)
-    targets = torch.tensor((y - offset) / unit, dtype=dtype)
-    start = normals(np.array([job.seed]), START, job.degree + 1)[:, 0]
-    w = torch.tensor(start, dtype=dtype, requires_grad=True)
+    unit, offset, scale = units_of(job, y)
+    design = rounded(torch.tensor(design_matrix(job.basis, x, job.degree)))
+    targets = rounded(torch.tensor((y - offset) / unit))
+    w = rounded(torch.tensor(normals(np.array([job.seed]), START, job.degree + 1)[:, 0])).requires_grad_()
     optimizer = torch_optimizer(job, w)
-    schedule, losses, scale = torch_schedule(job, optimizer), [], unit if job.loss == "l1" else unit**2
+    schedule, losses = torch_schedule(job, optimizer), []
+
+    def loss() -> torch.Tensor:
+        return loss_of(job, (rounded(design * w).sum(1) - targets) * unit) / scale
 
     def closure() -> float:
-        optimizer.zero_grad()
-        loss = loss_of(job, (design @ w - targets) * unit) / scale
-        loss.backward()
-        return loss.item()
+        value = loss()
+        (gradient,) = torch.autograd.grad(value, w)
+        w.grad = rounded(gradient)
+        return value.item()
 
     for _ in range(job.steps):
         losses.append(optimizer.step(closure))
         schedule.step()
-    losses.append((loss_of(job, (design @ w - targets) * unit) / scale).item())
-    coefficients = w.detach().double().numpy() * unit
+        w.data = rounded(w.data)
+    losses.append(loss().item())
+    coefficients = w.detach().numpy() * unit
     coefficients[0] += offset
     return Alone(coefficients, np.array(losses) * scale)
+
+
+def coarse(grid: float) -> Rounding:
+    """Rounds to COARSE_BITS in multiples of `grid`, by Dekker's splitting: plain arithmetic that IEEE 754 fixes."""
+
+    def rounded(numbers: torch.Tensor) -> torch.Tensor:
+        scaled = numbers.detach() / grid
+        split = scaled * (2.0 ** (53 - COARSE_BITS) + 1)
+        return numbers + ((split - (split - scaled)) * grid - numbers.detach())  # its gradient is that of `numbers`
+
+    return rounded
+
+
+def drift_of(job: FitJob, alone: Alone) -> Alone:
+    """How far rounding in float32 may lead a fit away from `alone`: coefficients, and losses up to each step.
+
+    Rounding grows along some fits, a millionfold where L-BFGS takes it for curvature, and each program ends elsewhere.
+    How much it grows is a property of the fit, which coarser fits in float64 show alike on every machine.
+    """
+    away = [fit_alone(job, coarse(grid)) for grid in np.linspace(1, 2, COARSE_FITS, endpoint=False) ** 0.5]
+    coefficients = np.max([np.abs(one.coefficients - alone.coefficients) for one in away], axis=0)
+    losses = np.max([np.abs(one.losses - alone.losses) for one in away], axis=0)
+    return Alone(coefficients, np.maximum.accumulate(losses))
 
 
 def random_jobs(optimizer: Optimizer, basis: Basis, schedule: Schedule, dtype: Any, loss: Loss = "mse") -> list[FitJob]:
@@ -154,7 +202,13 @@ def _float64_scalars() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 2e-4)])
+def followed(optimizer: str, alone: Alone) -> int:
+    """Steps up to the first one that raises the loss of L-BFGS, where torch's has no line search and ours never does."""
+    rises = np.diff(alone.losses) > 0
+    return int(np.argmax(rises)) + 1 if optimizer == "lbfgs" and rises.any() else len(alone.losses)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(
     ("loss", "schedule"),
     [*(("mse", schedule) for schedule in get_args(Schedule)), ("huber", "step"), ("log_cosh", "cosine"), ("l1", "constant")],
@@ -162,35 +216,32 @@ def _float64_scalars() -> Iterator[None]:
 @pytest.mark.parametrize("basis", get_args(Basis))
 @pytest.mark.parametrize("optimizer", DESCENTS)
 def test_batch_with_own_hyperparameters_equals_fits_done_alone(
-    optimizer: Optimizer, basis: Basis, loss: Loss, schedule: Schedule, dtype: str, tolerance: float
+    optimizer: Optimizer, basis: Basis, loss: Loss, schedule: Schedule, dtype: str
 ) -> None:
-    """Coefficients relative to the largest one, losses relative to the first one.
+    """Coefficients to 1e-9 of the largest one, losses to the 1e-7 of the first one that traces keep.
 
-    In float32 a fit may be off by more where the loop's own rounding, its distance to float64, is as large. torch's
-    L-BFGS has no line search here: it is followed up to the first step that raises the loss, which ours never does.
+    In float32 as far as coarser fits drift, up to the step from which these no longer tell where a fit goes.
     """
-    jobs = random_jobs(optimizer, basis, schedule, dtype, loss)
+    jobs, compared = random_jobs(optimizer, basis, schedule, dtype, loss), 0
 
     fitted = fit(jobs_batch(jobs), path="eager")
 
     for job, result, trace in zip(jobs, fitted.results.to_pylist(), fitted.traces.to_pylist(), strict=True):
-        alone = fit_alone(job)
-        exact = alone if dtype == "float64" else fit_alone(msgspec.structs.replace(job, dtype="float64"))
-        # Traces are stored in float32, whatever the descent ran in.
-        allowed = max(tolerance, 1e-7) * alone.losses[0] + 5 * np.abs(alone.losses - exact.losses).max()
-        losses = np.ldexp(trace["loss"], trace["exponent"])
-        if optimizer == "lbfgs" and (np.diff(alone.losses) > 0).any():
-            rise = int(np.argmax(np.diff(alone.losses) > 0)) + 1
-            assert np.abs(losses - alone.losses)[:rise].max() <= allowed
-            assert (np.diff(losses) <= 0).all()
+        alone, losses = fit_alone(job), np.ldexp(trace["loss"], trace["exponent"])
+        drift = drift_of(job, alone) if dtype == "float32" else Alone(np.zeros(1), np.zeros(1))
+        told = int((drift.losses <= TELLING * alone.losses[0]).sum()) if dtype == "float32" else len(losses)
+        steps = min(followed(optimizer, alone), told)
+        assert optimizer != "lbfgs" or (np.diff(losses) <= 0).all()
+        compared += steps
+        allowed = 1e-7 * alone.losses[0] + drift.losses
+        assert (np.abs(losses - alone.losses) <= allowed)[:steps].all()
+        if steps < len(losses):
             continue
-        assert np.abs(losses - alone.losses).max() <= allowed
-        assert abs(result["initial_loss"] - alone.losses[0]) <= allowed
-        assert abs(result["loss"] - alone.losses[-1]) <= allowed
-        if result["status"] != "diverged":
-            difference = np.abs(np.array(result["basis_coefficients"]) - alone.coefficients).max()
-            rounding = np.abs(alone.coefficients - exact.coefficients).max()
-            assert difference <= tolerance * np.abs(alone.coefficients).max() + 5 * rounding
+        assert abs(result["initial_loss"] - alone.losses[0]) <= allowed[0]
+        assert abs(result["loss"] - alone.losses[-1]) <= allowed[-1]
+        difference = np.abs(np.array(result["basis_coefficients"]) - alone.coefficients).max()
+        assert difference <= 1e-9 * np.abs(alone.coefficients).max() + drift.coefficients.max()
+    assert compared > STEPS / 2
 
 
 def test_compiled_blocks_take_a_schedule_of_each_fit() -> None:
