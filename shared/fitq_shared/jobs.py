@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import msgspec
+from msgspec import inspect
 
 from fitq_shared.errors import JobError
+from fitq_shared.json_text import decoded
+from fitq_shared.plain import fitting, given
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,7 +158,9 @@ class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Raises:
             JobError: a field has a wrong type, breaks a limit or contradicts another one.
         """
-        return job_from_mapping(msgspec.structs.asdict(self))
+        # None is a field that is not given; in a line or a row that gives it by name, null may be a missing list.
+        fields = msgspec.structs.asdict(self).items()
+        return job_from_mapping({name: value for name, value in fields if value is not None})
 
     def draw(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The sample set that the worker will draw: x and y, float64 of shape (count,), the same bits on every machine.
@@ -180,6 +185,7 @@ class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 #: What a field expects, where msgspec's own words would show a pattern or hide the choices.
 _EXPECTED = {
+    "id": f"expected text of length <= {MAX_ID_LENGTH} (bytes: in UTF-8) or a whole number",
     "basis": f"expected one of {', '.join(get_args(Basis))}",
     "loss": f"expected one of {', '.join(get_args(Loss))}",
     "optimizer": f"expected one of {', '.join(get_args(Optimizer))}",
@@ -196,27 +202,30 @@ _MUST_BE_FINITE = (
     "ridge", "ftol", "gtol",
 )  # fmt: skip
 
-_json_decoder = msgspec.json.Decoder(FitJob)
+_KIND = inspect.type_info(FitJob)
 
 
 def job_from_json(line: bytes | str, place: str | None = None, defaults: Mapping[str, object] | None = None) -> FitJob:
-    """Read one job from a JSON object; `defaults` are values of the fields that it does not give.
+    """Read one job from a JSON object; see `job_from_mapping`.
 
     Raises:
-        JobError: not JSON, or a field is wrong; the error names `place`, the job, the field and the value.
+        JobError: not JSON, a key given twice, or a field is wrong; the error names `place`, the job, the field and the
+            value.
     """
-    try:
-        if not defaults:
-            return _obeying_rules(_json_decoder.decode(line), place)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        pass  # read again below, where the job and the value are at hand for the message
-    fields = _decoded(line, place)
-    return job_from_mapping({**(defaults or {}), **fields} if isinstance(fields, dict) else fields, place)
+    return job_from_mapping(decoded(line, place), place, defaults)
 
 
-def job_from_mapping(fields: Mapping[str, object], place: str | None = None) -> FitJob:
-    """Read one job from a dictionary of its fields, arrays welcome (see `job_from_json`)."""
-    return _obeying_rules(_converted(fields, place), place)
+def job_from_mapping(
+    fields: Mapping[str, object], place: str | None = None, defaults: Mapping[str, object] | None = None
+) -> FitJob:
+    """Read one job from a dictionary of its fields, arrays welcome; `defaults` are values of those that it does not give.
+
+    None and NaN are not given, but for x and y that are given by name: they miss at every point.
+
+    Raises:
+        JobError: a field is wrong; the error names `place`, the job, the field and the value.
+    """
+    return _obeying_rules(_converted(fields, place, defaults), place)
 
 
 def defaults_from_mapping(fields: Mapping[str, object]) -> FitJob:
@@ -228,21 +237,28 @@ def defaults_from_mapping(fields: Mapping[str, object]) -> FitJob:
     return _converted(fields, "defaults")
 
 
-def _converted(fields: Mapping[str, object], place: str | None) -> FitJob:
-    if isinstance(fields, Mapping):  # it may be any JSON
-        fields = {name: _plain(value) for name, value in fields.items()}
+def _converted(fields: Mapping[str, object], place: str | None, defaults: Mapping[str, object] | None = None) -> FitJob:
+    if not isinstance(fields, Mapping):  # it may be any JSON
+        raise JobError(f"not a job: expected an object of its fields, got {type(fields).__name__}", place=place)
+    job = {**given(defaults or {}), **given(fields)}
+    job |= _missing_lists(fields, job)
     try:
-        return msgspec.convert(fields, FitJob)
+        return msgspec.convert(job, FitJob)
+    except msgspec.ValidationError:
+        job = fitting(job, _KIND)  # which looks at every value, and few jobs need it
+    try:
+        return msgspec.convert(job, FitJob)
     except msgspec.ValidationError as error:
-        raise _job_error(error, fields).at(place) from None
+        raise _job_error(error, job).at(place) from None
 
 
-def _decoded(line: bytes | str, place: str | None) -> Any:
-    try:
-        return msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        rule = f"not a JSON object: {error}; one job a line is expected, missing numbers as null (JSON has no NaN)"
-        raise JobError(rule, place=place) from None
+def _missing_lists(fields: Mapping[str, object], job: Mapping[str, Any]) -> dict[str, list[float]]:
+    """x and y that are named in `fields` and hold nothing there: NaN at each point of the lists that `job` has."""
+    missing = [name for name in ("x", "y") if name in fields and name not in job]
+    if "polynomial" in job or not all(name in missing or name in job for name in ("x", "y")):
+        return {}
+    points = next((len(job[name]) for name in ("x", "y", "weights") if isinstance(job.get(name), Sequence)), 0)
+    return {name: [math.nan] * points for name in missing}
 
 
 def _obeying_rules(job: FitJob, place: str | None) -> FitJob:
@@ -258,6 +274,7 @@ def _rules(job: FitJob) -> list[tuple[str, bool, str]]:
     explicit, generated = job.x is not None or job.y is not None, job.polynomial is not None
     points = len(job.x or ())
     return [
+        ("id", not _is_unicode(job.id), "expected text that UTF-8 can hold"),
         ("polynomial", explicit and generated, "give either x and y or a polynomial, not both"),
         ("x", not explicit and not generated, "give x and y, or a polynomial to draw samples of"),
         ("y", explicit and (job.x is None or len(job.y or ()) != points), "x and y must be lists of the same length"),
@@ -274,6 +291,14 @@ def _rules(job: FitJob) -> list[tuple[str, bool, str]]:
         *((name, not _finite(getattr(job, name)), "finite numbers") for name in _MUST_BE_FINITE),
         ("samples", not _finite([job.samples.spread, job.samples.noise] if job.samples else None), "finite numbers"),
     ]
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _has_other_length(init: list[float] | str | None, size: int) -> bool:
@@ -315,10 +340,3 @@ def _at(fields: Any, path: list[str]) -> object:
         except (KeyError, IndexError, ValueError, TypeError):
             return None
     return fields
-
-
-def _plain(value: object) -> object:
-    """Arrays as lists, and Samples as a dictionary: msgspec would trust that they are valid."""
-    if isinstance(value, Samples):
-        return msgspec.structs.asdict(value)
-    return value.tolist() if hasattr(value, "tolist") else value

@@ -19,6 +19,7 @@ from msgspec import inspect
 from numpy.typing import NDArray
 
 from fitq_shared.jobs import MAX_DEGREE, MAX_ID_LENGTH, MAX_SAMPLES, FitJob, Samples
+from fitq_shared.plain import besides_none
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -37,12 +38,7 @@ def _kinds(struct: type[msgspec.Struct]) -> dict[str, Any]:
     """Field -> msgspec's description of what it holds besides None."""
     described = inspect.type_info(struct)
     assert isinstance(described, inspect.StructType)
-    return {field.name: _besides_none(field.type) for field in described.fields}
-
-
-def _besides_none(kind: inspect.Type) -> inspect.Type:
-    others = [one for one in kind.types if not isinstance(one, inspect.NoneType)] if hasattr(kind, "types") else [kind]
-    return others[0]
+    return {field.name: besides_none(field.type) for field in described.fields}
 
 
 _FIELDS = _kinds(FitJob)

@@ -5,27 +5,25 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any
 
-import msgspec
 import pyarrow as pa
 
 from fitq.readers.batches import in_batches
 from fitq.readers.columnar import doubted
 from fitq.readers.completed import completed
 from fitq.readers.files import empty, opened
+from fitq.readers.lines import Fields, decoded, doubtful, given_fields
+from fitq.readers.places import placed
 from fitq.readers.unique import unique
 from fitq_shared.frames import JOB_SCHEMA
 from fitq_shared.jobs import FitJob, defaults_from_mapping, job_from_json
+from fitq_shared.rules import certain
 
 #: Lines are read in blocks of about this size; its at most a million numbers take some 50 MB as Python objects.
 _BLOCK_BYTES = 2 * 2**20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(FitJob)}
-
-Decoder = Callable[[bytes], FitJob]
 
 
 def from_jsonl(path: str | Path, defaults: Mapping[str, object] | None = None) -> Iterator[pa.RecordBatch]:
@@ -41,7 +39,8 @@ def from_jsonl(path: str | Path, defaults: Mapping[str, object] | None = None) -
         return f"{'stdin' if str(path) == '-' else path}:{position + 1 + bisect_right(blank, position)}"
 
     batch = None
-    for batch in unique(_jobs(_blocks(path, blank), place, defaults or {}), place):
+    jobs = unique(_jobs(_blocks(path, blank), place, defaults or {}), place)
+    for batch in placed(jobs, lambda position, _: place(position)):
         yield batch
     if batch is None:
         raise empty(path, 'one JSON object a line, such as {"x": [0, 1, 2], "y": [1, 3, 5], "degree": 1}')
@@ -68,53 +67,39 @@ def _blocks(path: str | Path, blank: array[int]) -> Iterator[list[bytes]]:
 def _jobs(
     blocks: Iterator[list[bytes]], place: Callable[[int], str], defaults: Mapping[str, object]
 ) -> Iterator[pa.RecordBatch]:
-    decode = _decoder(defaults)
+    values = defaults_from_mapping(defaults)
     first = 0
     for lines in blocks:
-        yield from _converted(lines, first, decode, place, defaults)
+
+        def by_row(row: int, lines: list[bytes] = lines, first: int = first) -> FitJob:
+            return job_from_json(lines[row], place(first + row), defaults)
+
+        yield from _converted(lines, first, values, by_row)
         first += len(lines)
 
 
 def _converted(
-    lines: list[bytes], first: int, decode: Decoder, place: Callable[[int], str], defaults: Mapping[str, object]
+    lines: list[bytes], first: int, defaults: FitJob, by_row: Callable[[int], FitJob]
 ) -> Iterator[pa.RecordBatch]:
-    def by_row(row: int) -> FitJob:
-        return job_from_json(lines[row], place(first + row), defaults)
-
+    jobs, refused = decoded(lines)
+    fields, keys = given_fields(jobs)
+    doubts = doubtful(lines, fields, keys)
+    doubts[refused] = True
     try:
-        jobs = completed(_columns([decode(line) for line in lines]), first, FitJob())
-    except (msgspec.DecodeError, ValueError):  # no job, or what no column can hold: the line will say which
+        batch = completed(_table(fields, len(lines)), first, defaults)
+    except (pa.ArrowException, ValueError):  # what no column can hold: the line will say which
         return in_batches(map(by_row, range(len(lines))), first)
-    return doubted(jobs, by_row)
+    return doubted(batch, certain(batch) & ~doubts, by_row)
 
 
-def _decoder(defaults: Mapping[str, object]) -> Decoder:
-    """Reads a line as a FitJob whose fields have other defaults."""
-    if not defaults:
-        return msgspec.json.Decoder(FitJob).decode
-    values, types = defaults_from_mapping(defaults), get_type_hints(FitJob, include_extras=True)
-    fields = [(name, types[name], _as_default(getattr(values, name))) for name in defaults]
-    job = msgspec.defstruct("FitJob", fields, bases=(FitJob,), frozen=True, kw_only=True, forbid_unknown_fields=True)
-    return cast(Decoder, msgspec.json.Decoder(job).decode)
-
-
-def _as_default(value: object) -> object:
-    """msgspec takes lists as defaults only from a function that makes them."""
-    return msgspec.field(default_factory=value.copy) if isinstance(value, list) else value
-
-
-def _columns(jobs: Sequence[FitJob]) -> pa.RecordBatch:
-    """The fields of `jobs` as columns; those in which all have the default are left out."""
-    columns = {}
-    for name in FitJob.__struct_fields__:
-        values = list(map(attrgetter(name), jobs))
-        if name == "id" or values.count(_DEFAULTS[name]) < len(values):
-            columns[name] = _column(name, values)
-    return pa.RecordBatch.from_pydict(columns)
+def _table(fields: Fields, rows: int) -> pa.RecordBatch:
+    """The fields as columns, null where a line does not give one."""
+    columns = {name: _column(name, values) for name, values in fields.items()}
+    return pa.RecordBatch.from_pydict(columns or {"id": pa.nulls(rows)})
 
 
 def _column(name: str, values: Sequence[Any]) -> pa.Array:
-    if name == "samples":
-        return pa.array([value and msgspec.structs.asdict(value) for value in values])
-    # Of init, both lists and text, only the values tell the type.
-    return pa.array(values, JOB_SCHEMA.field(name).type if name != "init" else None)
+    if name == "id" and int in map(type, values):
+        values = [str(value) if isinstance(value, int) else value for value in values]
+    # Of init, both lists and text, and of samples only the values tell the type.
+    return pa.array(values, None if name in ("init", "samples") else JOB_SCHEMA.field(name).type)
