@@ -43,7 +43,8 @@ def fitting(value: Any, kind: inspect.Type) -> Any:
         kinds = {field.name: field.type for field in kind.fields}
         return {name: fitting(item, kinds[name]) if name in kinds else item for name, item in value.items()}
     if isinstance(kind, inspect.ListType | inspect.CollectionType) and _is_list(value):
-        return value if _NUMBERS.issuperset(map(type, value)) else [fitting(item, kind.item_type) for item in value]
+        plain = _NUMBERS.issuperset(map(type, value))
+        return list(value) if plain else [fitting(item, kind.item_type) for item in value]
     convert = _CONVERSIONS.get(type(kind))
     return convert(value) if convert else value
 

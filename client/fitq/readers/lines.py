@@ -89,7 +89,8 @@ def doubtful(lines: Sequence[bytes], fields: Fields, keys: Counts) -> NDArray[np
     if not escaped and colons == expected.sum():
         return np.zeros(len(lines), dtype=np.bool_)
     expected[escaped] = keys[escaped]
-    return np.array([_colons(line) for line in lines]) != expected
+    differ: NDArray[np.bool_] = np.array([_colons(line) for line in lines]) != expected
+    return differ
 
 
 def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 
 from fitq.readers.columnar import from_tables
 from fitq.readers.files import empty, opened
 from fitq_shared.errors import FileError, InputError, JobError
+
+#: What stands for a missing number, in small letters; text besides these is refused.
+_MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "<na>", "#n/a")
+#: The same in the spellings that are common, which Arrow looks for as they are.
+_SPELLINGS = [spelling for word in _MISSING for spelling in (word, word.upper(), word.capitalize())] + ["NaN"]
+_PIECE_BYTES = 2**20
 
 
 class Columns(NamedTuple):
@@ -36,42 +44,66 @@ class Columns(NamedTuple):
 def from_csv(path: str | Path, columns: Columns, defaults: Mapping[str, object] | None = None) -> Iterator[pa.RecordBatch]:
     """One job for each group, in the order of their first rows; its id is the group's value.
 
-    An empty cell is a missing sample value, which makes that fit `invalid`.
+    An empty cell, or one of the usual words for it (NA, null, none, -), is a missing value, which makes that fit `invalid`.
 
     Raises:
         FileError: missing, unreadable, without a row, or no CSV.
-        JobError: a cell holds text where a number is expected, or a group is no valid job, as `file:line`.
+        InputError: the header lacks a column, or has it twice.
+        JobError: a cell holds text where a number is expected, a row has too few or too many cells, or a group is no valid
+            job, as `file:line`.
     """
     table = _table(path, columns)
     if table.num_rows == 0:
         raise empty(path, "a header line and one sample a row")
     groups = table[columns.group].combine_chunks().dictionary_encode()
     codes = groups.indices.to_numpy()
-    if (nameless := pc.index(groups.dictionary, "").as_py()) >= 0:
-        place = f"{path}:{_line_of_row(path, int(np.argmax(codes == nameless)))}"
-        raise JobError("every row needs a group", field=columns.group, value="", place=place)
     order = np.argsort(codes, kind="stable")
-    ends = np.cumsum(np.bincount(codes))
-    offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(codes))])
+    lines = functools.cache(functools.partial(_lines_of_rows, path, table.num_rows))
+
+    def point(group: int, sample: int = 0) -> str:
+        return f"{path}:{lines()[order[offsets[group] + sample]]}"
+
+    if (nameless := pc.index(groups.dictionary, "").as_py()) >= 0:
+        raise JobError("every row needs a group", field=columns.group, value="", place=point(nameless))
     lists = {
-        field: pa.ListArray.from_arrays(offsets, table[column].take(order).combine_chunks())
+        field: pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), table[column].take(order).combine_chunks())
         for field, column in columns.samples.items()
     }
     jobs = pa.RecordBatch.from_pydict({"id": groups.dictionary, **lists})
-    return from_tables([jobs], lambda group: f"{path}:{_line_of_row(path, int(order[offsets[group].as_py()]))}", defaults)
+    return from_tables([jobs], point, defaults, point)
 
 
 def _table(path: str | Path, columns: Columns) -> pa.Table:
     """The named columns: the group as text, the others as float64 with null for an empty cell."""
     with opened(path) as file:
         _check_header(path, file.readline(), columns)
-    types = {column: pa.float64() for column in columns.samples.values()} | {columns.group: pa.string()}
-    convert = arrow_csv.ConvertOptions(include_columns=list(types), column_types=types)
+    read = functools.partial(_read, path, columns)
     try:
-        parse = arrow_csv.ParseOptions(newlines_in_values=True)
-        return arrow_csv.read_csv(path, parse_options=parse, convert_options=convert)
+        return read(pa.float64())
     except pa.ArrowInvalid as error:
-        raise _text_cell(path, columns) or FileError(f"{path} is no CSV that can be read: {error}") from None
+        if (fault := _fault(path, columns)) is not None:
+            raise fault from None
+        refusal = error
+    try:
+        texts = read(pa.string())  # words for missing in any spelling
+        numbers = {column: _numbers(texts[column]) for column in columns.samples.values()}
+    except pa.ArrowInvalid:
+        raise FileError(f"{path} is no CSV that can be read: {refusal}") from None
+    return pa.table({**numbers, columns.group: texts[columns.group]})
+
+
+def _read(path: str | Path, columns: Columns, kind: pa.DataType) -> pa.Table:
+    """The named columns: the group as text, the others as `kind`."""
+    types = dict.fromkeys(columns.samples.values(), kind) | {columns.group: pa.string()}
+    convert = arrow_csv.ConvertOptions(include_columns=list(types), column_types=types, null_values=_SPELLINGS)
+    return arrow_csv.read_csv(path, parse_options=arrow_csv.ParseOptions(newlines_in_values=True), convert_options=convert)
+
+
+def _numbers(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    texts = pc.utf8_trim_whitespace(texts)
+    is_missing = pc.is_in(pc.utf8_lower(texts), pa.array(_MISSING))
+    return pc.if_else(is_missing, pa.scalar(None, pa.string()), texts).cast(pa.float64())
 
 
 def _check_header(path: str | Path, header: bytes, columns: Columns) -> None:
@@ -81,27 +113,61 @@ def _check_header(path: str | Path, header: bytes, columns: Columns) -> None:
     for option, column in zip(("--group", "--x", "--y", "--weights"), columns, strict=True):
         if column is not None and column not in found:
             raise InputError(f"{path}: no column {column!r} ({option}); the header has {', '.join(found)}")
+        if column is not None and found.count(column) > 1:
+            raise InputError(f"{path}: the header has {column!r} ({option}) more than once; rename or drop the others")
 
 
-def _text_cell(path: str | Path, columns: Columns) -> JobError | None:
-    """The first cell that Arrow could not read as a number, found by reading again row by row."""
-    for line, row in _rows(path):
-        for column in columns.samples.values():
-            cell = row.get(column) or "nan"
-            try:
-                float(cell)
-            except ValueError:
-                rule = "expected a number, or an empty cell where it is missing"
-                return JobError(rule, field=column, value=cell, job=row.get(columns.group), place=f"{path}:{line}")
+def _fault(path: str | Path, columns: Columns) -> JobError | None:
+    """The first row that Arrow could not read, found by reading again row by row."""
+    rows = _rows(path)
+    _, header = next(rows)
+    for line, cells in rows:
+        row = dict(zip(header, cells, strict=False))
+        if (fault := _fault_of_cells(header, cells) or _fault_of_numbers(row, columns)) is not None:
+            return fault.at(f"{path}:{line}", row.get(columns.group))
     return None
 
 
-def _line_of_row(path: str | Path, row: int) -> int:
-    """Line in the file of a row of the table; blank lines and quoted line ends make them differ."""
-    return next((line for number, (line, _) in enumerate(_rows(path)) if number == row), row + 2)
+def _fault_of_cells(header: Sequence[str], cells: Sequence[str]) -> JobError | None:
+    if len(cells) == len(header):
+        return None
+    found = f"this row has {len(cells)} cells and the header {len(header)}"
+    if len(cells) > len(header):
+        return JobError(
+            f"{found}; text with a comma needs quotes", field=header[-1], value=",".join(cells[len(header) - 1 :])
+        )
+    return JobError(f"{found}; a missing value is an empty cell", field=header[len(cells)], value="")
 
 
-def _rows(path: str | Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _fault_of_numbers(row: Mapping[str, str], columns: Columns) -> JobError | None:
+    rule = "expected a number; where it is missing, an empty cell or NA"
+    wrong = (column for column in columns.samples.values() if not _is_number(row[column]))
+    return next((JobError(rule, field=column, value=row[column]) for column in wrong), None)
+
+
+def _is_number(cell: str) -> bool:
+    if cell.strip().lower() in _MISSING:
+        return True
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell  # which only Python takes
+
+
+def _lines_of_rows(path: str | Path, rows: int) -> NDArray[np.int64]:
+    """Line in the file of each row of the table; blank lines and quoted line ends make them differ."""
+    lines, last = 0, b""
     with opened(path) as file:
-        reader = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline=""))
-        yield from ((reader.line_num, row) for row in reader)
+        while piece := file.read(_PIECE_BYTES):
+            lines, last = lines + piece.count(b"\n"), piece
+    if lines + (not last.endswith(b"\n")) == rows + 1:  # one each, and the header's
+        return np.arange(2, rows + 2)
+    return np.array([line for line, _ in _rows(path)][1:])
+
+
+def _rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    """The header and the rows, each with its line; of a row with quoted line ends that is its last."""
+    with opened(path) as file:
+        reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline=""))
+        yield from ((reader.line_num, cells) for cells in reader if cells)
