@@ -20,7 +20,10 @@ from fitq.readers.files import empty, opened
 from fitq_shared.errors import FileError, InputError, JobError
 
 #: What stands for a missing number, in small letters; text besides these is refused.
-_MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "<na>", "#n/a")
+_MISSING = (
+    "", "na", "n/a", "nan", "-nan", "null", "none", "-", "<na>", "#na", "#n/a", "#n/a n/a",
+    "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan",
+)  # fmt: skip
 #: The same in the spellings that are common, which Arrow looks for as they are.
 _SPELLINGS = [spelling for word in _MISSING for spelling in (word, word.upper(), word.capitalize())] + ["NaN"]
 _PIECE_BYTES = 2**20
