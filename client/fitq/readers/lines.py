@@ -6,9 +6,9 @@ and others only in its texts.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import repeat
 from typing import Any, NamedTuple, TypeAlias, get_type_hints
 
 import msgspec
@@ -81,13 +81,15 @@ def given_fields(jobs: Sequence[Any]) -> tuple[Fields, Counts]:
 def doubtful(lines: Sequence[bytes], fields: Fields, keys: Counts) -> NDArray[np.bool_]:
     """Which lines may give a key twice: at least those that do, and hardly any other."""
     # No line has fewer colons than keys; so where the sums agree, each line has as many.
-    colons = sum(map(_colons, _pieces(lines)))
-    if colons == keys.sum():
-        return np.zeros(len(lines), dtype=np.bool_)
-    expected = keys + _colons_in_texts(fields, len(lines))
+    none = np.zeros(len(lines), dtype=np.bool_)
+    others = sum(map(_colons, _pieces(lines))) - keys.sum()
+    if not others:
+        return none
+    texts = _texts(fields)
     escaped = [row for row, line in enumerate(lines) if b"\\" in line and _ESCAPED_COLON.search(line)]
-    if not escaped and colons == expected.sum():
-        return np.zeros(len(lines), dtype=np.bool_)
+    if not escaped and others == sum("".join(column).count(":") for column in texts):
+        return none
+    expected = keys + np.sum([[text.count(":") for text in column] for column in texts], axis=0, dtype=np.int64)
     expected[escaped] = keys[escaped]
     differ: NDArray[np.bool_] = np.array([_colons(line) for line in lines]) != expected
     return differ
@@ -103,15 +105,9 @@ def _colons(text: bytes) -> int:
     return int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord(":")))
 
 
-def _colons_in_texts(fields: Fields, lines: int) -> Counts:
-    colons = np.zeros(lines, dtype=np.int64)
-    for name in ("id", "trace"):
-        if name in fields:
-            colons += np.fromiter(map(str.count, map(str, fields[name]), repeat(":")), np.int64, lines)
+def _texts(fields: Fields) -> list[list[str]]:
+    """The texts of each line that may have colons, a list for each field."""
+    texts = [list(map(str, fields[name])) for name in ("id", "trace") if name in fields]
     if "tags" in fields:
-        colons += np.array([_colons_in_tags(value or {}) for value in fields["tags"]])
-    return colons
-
-
-def _colons_in_tags(tags: Mapping[str, object]) -> int:
-    return sum(text.count(":") for pair in tags.items() for text in pair if isinstance(text, str))
+        texts.append(["".join(map(str, itertools.chain(*(tags or {}).items()))) for tags in fields["tags"]])
+    return texts
