@@ -60,7 +60,7 @@ def _is_list(value: object) -> bool:
 
 
 def _is_nan(value: object) -> bool:
-    return isinstance(value, float | Decimal) and value != value
+    return type(value) in (float, Decimal) and value != value
 
 
 def _whole(value: Any) -> Any:
@@ -84,7 +84,7 @@ def _decoded(value: Any) -> Any:
 
 
 _NUMBERS = frozenset([int, float, type(None)])
-_BUILTIN = (int, float, str, list, bool, dict)
+_BUILTIN = frozenset([int, float, str, list, bool, dict])
 _CONVERSIONS: dict[type[inspect.Type], Callable[[Any], Any]] = {
     inspect.IntType: _whole,
     inspect.BoolType: _switch,
