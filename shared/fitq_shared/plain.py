@@ -19,10 +19,11 @@ _PANDAS_MISSING = ("NAType", "NaTType")
 
 def given(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that are not missing (None, NaN, masked), arrays as lists; samples that say nothing are missing too."""
-    found = {name: builtin(value) for name, value in fields.items()}
+    found = {name: value if type(value) in _BUILTIN else builtin(value) for name, value in fields.items()}
     if isinstance(samples := found.get("samples"), dict):
         found["samples"] = given(samples) or None
-    return {name: value for name, value in found.items() if value is not None and not _is_nan(value)}
+    # Spelled out, for this looks at every field of every job made in Python.
+    return {name: value for name, value in found.items() if not (value is None or type(value) in _FLOATS and value != value)}
 
 
 def builtin(value: Any) -> Any:
@@ -59,10 +60,6 @@ def _is_list(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
-def _is_nan(value: object) -> bool:
-    return type(value) in (float, Decimal) and value != value
-
-
 def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float | Decimal) and value % 1 == 0 else value
 
@@ -84,6 +81,7 @@ def _decoded(value: Any) -> Any:
 
 
 _NUMBERS = frozenset([int, float, type(None)])
+_FLOATS = frozenset([float, Decimal])
 _BUILTIN = frozenset([int, float, str, list, bool, dict])
 _CONVERSIONS: dict[type[inspect.Type], Callable[[Any], Any]] = {
     inspect.IntType: _whole,
