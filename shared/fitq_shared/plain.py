@@ -23,7 +23,9 @@ def given(fields: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(samples := found.get("samples"), dict):
         found["samples"] = given(samples) or None
     # Spelled out, for this looks at every field of every job made in Python.
-    return {name: value for name, value in found.items() if not (value is None or type(value) in _FLOATS and value != value)}
+    return {
+        name: value for name, value in found.items() if not (value is None or (type(value) in _FLOATS and value != value))
+    }
 
 
 def builtin(value: Any) -> Any:
