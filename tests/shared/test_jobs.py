@@ -340,3 +340,24 @@ def test_tags_are_plain_values_by_name() -> None:
     assert job_from_json(json.dumps({**XY, "tags": job.tags})).tags == job.tags
     with pytest.raises(JobError, match=r"tags.*expected `bool \| int \| float \| str \| null`, got `array`"):
         job_from_mapping({**XY, "tags": {"lat": [1.5]}})
+
+
+@pytest.mark.parametrize("tags", [{"site": "\ud800"}, {"\ud800": 1}])
+def test_half_a_character_is_no_text_of_tags(tags: dict[str, Any]) -> None:
+    """Neither as a value nor as a name: no frame could hold it."""
+    with pytest.raises(JobError, match=r"tags = .*ud800.*: expected text that UTF-8 can hold") as caught:
+        job_from_mapping({**XY, "tags": tags}, place="jobs[3]")
+    assert str(caught.value).isascii()
+
+
+def test_what_is_missing_in_tags_stays_there() -> None:
+    """As null, however it is written; a number of any size is one."""
+    tags: dict[str, Any] = {"a": np.ma.masked, "b": None, "big": 2**70}
+    assert FitJob(**XY, tags=tags).checked().tags == {"a": None, "b": None, "big": 2**70}
+
+
+def test_overrides_stand_in_for_what_a_line_gives() -> None:
+    """As if it gave nothing there, not even a value of a wrong type."""
+    line = '{"x": [0, 1], "y": [1, 2], "degree": "two", "lr": 0.5, "steps": 5}'
+    job = job_from_json(line, "jobs.jsonl:1", {"lr": 0.1, "steps": 9}, {"degree": 1.0, "lr": None})
+    assert (job.degree, job.lr, job.steps) == (1, None, 5)
