@@ -4,7 +4,7 @@ Arrow in, Arrow out: one row a fit in the order of the results, so that what com
 of the fit's own length. Rows of different degrees mix. A fit without coefficients has null lists, and a number that does
 not exist is null in its list.
 
-Bands and p-values are those of the optimum, the least-squares solution. Where `stderrs_off`, the distance to it in
+Bands and p-values are those of the optimum of the loss. Where `stderrs_off`, the distance to it in
 standard errors, is not small, the descent has not come close enough for them: fit with optimizer `exact`.
 """
 

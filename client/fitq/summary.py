@@ -16,8 +16,10 @@ from rich.table import Table
 from fitq_shared.frames import Status
 from fitq_shared.manifest import Manifest
 
-#: A fit counts as near the optimum when its loss is within this share of the variance of y of the least-squares loss.
+#: A fit counts as near the optimum when its gap is at most this.
 NEAR_GAP = 1e-3
+#: Coefficients that are further from the optimum's than this, in standard errors, are worth a word.
+FAR_STDERRS = 1.0
 _ROWS_SHOWN = 5
 
 
@@ -34,19 +36,26 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     fits_per_second: float | None
     #: Share of all fits whose gap is at most NEAR_GAP.
     near_optimum: float
+    #: Fits with a coefficient more than FAR_STDERRS standard errors from the optimum's, and the most by which one is.
+    stderrs_off: int
+    most_stderrs_off: float | None
 
 
 class Tally:
     """Adds up batches of RESULT_SCHEMA as they come."""
 
     def __init__(self) -> None:
-        self._near = 0
+        self._near, self._off = 0, 0
+        self._most_off: float | None = None
         self._reasons: Counter[tuple[str, str | None]] = Counter()
         self._first_rows: list[dict[str, Any]] = []
 
     def add(self, results: pa.RecordBatch) -> None:
         """Count the fits of a batch; the first rows of all are kept."""
         self._near += pc.sum(pc.less_equal(results["gap"], NEAR_GAP)).as_py() or 0
+        off = results["stderrs_off"]
+        self._off += pc.sum(pc.greater(off, FAR_STDERRS)).as_py() or 0
+        self._most_off = max((most for most in (self._most_off, pc.max(off).as_py()) if most is not None), default=None)
         grouped = (
             pa.table(results.select(["status", "message"])).group_by(["status", "message"]).aggregate([([], "count_all")])
         )
@@ -66,6 +75,8 @@ class Tally:
             seconds=None if None in times else times[1] - times[0],  # type: ignore[operator]
             fits_per_second=manifest.fits_per_second,
             near_optimum=self._near / max(fits, 1),
+            stderrs_off=self._off,
+            most_stderrs_off=self._most_off,
         )
 
     def rendered(self, summary: Summary) -> RenderableType:
@@ -96,7 +107,10 @@ def _totals(summary: Summary) -> Table:
     for status, fits in summary.statuses.items():
         why = f"[dim]: {escape(summary.messages[status])}[/]" if status in summary.messages else ""
         table.add_row(f"{fits:,}", f"[{status_style(status)}]{status}[/]{why}")
-    table.add_row(f"{summary.near_optimum:.2%}", f"within {NEAR_GAP:g} of the least-squares optimum")
+    table.add_row(f"{summary.near_optimum:.2%}", f"with a gap of at most {NEAR_GAP:g} to the optimum of their loss")
+    if summary.stderrs_off:
+        off = f"with a coefficient more than {FAR_STDERRS:g} standard error off, at most {summary.most_stderrs_off:.2g}"
+        table.add_row(f"{summary.stderrs_off:,}", off)
     if summary.fits_per_second is not None and summary.seconds is not None:
         table.add_row(f"{summary.fits_per_second:,.0f}", f"fits per second ({summary.seconds:.1f} s)")
     return table

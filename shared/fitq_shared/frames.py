@@ -31,7 +31,7 @@ _word = pa.dictionary(pa.int8(), pa.string())
 class Status(StrEnum):
     """How one fit ended."""
 
-    #: The descent ended within the job's tolerance of the optimum, or by `ftol` or `gtol` where no optimum is known.
+    #: The fit ended within the job's tolerance of the optimum.
     CONVERGED = "converged"
     #: The step limit came first; `gap` says how far from the optimum.
     MAX_STEPS = "max_steps"

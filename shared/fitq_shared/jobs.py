@@ -83,7 +83,7 @@ class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     delta_sigma: Positive | None = None
     #: Added to the loss: ridge times the sum of squares of the basis coefficients, in units of y, all but the constant's.
     ridge: NotNegative = 0.0
-    #: Each as torch.optim has it, lbfgs with a line search; `exact` solves the least-squares problem without a descent.
+    #: Each as torch.optim has it, lbfgs with a line search; `exact` is the optimum of the loss, without a descent.
     optimizer: Optimizer = "nadam"
     #: Precision of the descent; everything else is float64.
     dtype: Dtype = "float32"
@@ -113,7 +113,7 @@ class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     momentum_decay: NotNegative = 4e-3
     #: Key of the generator that draws the starting coefficients, and the samples unless `samples.seed` is given.
     seed: Seed = 0
-    #: Starting coefficients in powers of raw x, highest first; `exact` starts at the least-squares solution; drawn from
+    #: Starting coefficients in powers of raw x, highest first; `exact` starts at the optimum of the loss; drawn from
     #: N(0, 1) in the basis when None.
     init: list[float] | Literal["exact"] | None = None
     #: Descents from so many starts, of which the one with the lowest loss is kept; all but the first are drawn.

@@ -63,7 +63,7 @@ def test_one_command_leads_from_a_recipe_to_files(fitq: Fitq, tmp_path: Path) ->
     assert process.returncode == OK, stderr
     assert "finished  300 of 300 fits" in stderr
     assert "300  fits" in stdout
-    assert "of the least-squares optimum" in stdout
+    assert "with a gap of at most 0.001 to the optimum" in stdout
     results = parquet.read_table(tmp_path / "fitq-results" / "results.parquet")
     traces = parquet.read_table(tmp_path / "fitq-results" / "traces.parquet")
     assert results["id"].to_pylist() == traces["id"].to_pylist() == [str(number) for number in range(300)]

@@ -176,9 +176,15 @@ def shape_of(loss: Loss, r: Floats) -> Floats:
 
 def spread_loss(y: Floats, weights: Floats, loss: Loss) -> float:
     """The loss of a residual as large as the robust spread of y, which the gap is in units of."""
-    order = np.repeat(y, np.rint(weights * 1e6).astype(int))
-    spread = 1.4826 * np.median(np.abs(order - np.median(order)))
+    spread = 1.4826 * median(np.abs(y - median(y, weights)), weights)
     return float(shape_of(loss, np.array([spread]))[0])
+
+
+def median(values: Floats, weights: Floats) -> float:
+    """Where half of the weight lies below; no sum of these weights is half of all."""
+    order = np.argsort(values)
+    half = np.searchsorted(np.cumsum(weights[order]), weights.sum() / 2)
+    return float(values[order][half])
 
 
 def test_one_outlier_does_not_make_a_fit_converged() -> None:
@@ -186,7 +192,7 @@ def test_one_outlier_does_not_make_a_fit_converged() -> None:
     x: Any = np.linspace(0, 10, 20)
     y: Any = 3 + 0.5 * x + 0.1 * np.sin(7 * x)
     y[4] = 1e6
-    stops: list[dict[str, Any]] = [{"ftol": 1e-6, "steps": 1500}, {"gtol": 1e-3}, {}]
+    stops: list[dict[str, Any]] = [{"ftol": 1e-5, "steps": 600}, {"gtol": 1e-3}, {}]
     kinds = itertools.product(ROBUST, DESCENTS, stops)
     found = rows([FitJob(x=x, y=y, degree=1, loss=loss, optimizer=name, **stop) for loss, name, stop in kinds])
 
@@ -207,7 +213,7 @@ def test_the_scale_of_y_does_not_matter(optimizer: Optimizer, loss: Loss, power:
     factor = 2.0**power
     job: dict[str, Any] = {"loss": loss, "optimizer": optimizer, "steps": 150, "ftol": 1e-3, "gtol": 1e-4}
     plain = [FitJob(**job, x=x, y=y, weights=weights) for x, y, weights in data_sets(11, 5, 20)]
-    scaled = [msgspec.structs.replace(own, y=own.y * factor, delta=factor) for own in plain]
+    scaled = [msgspec.structs.replace(own, y=np.asarray(own.y) * factor, delta=factor) for own in plain]
 
     for one, other in zip(rows(plain), rows(scaled), strict=True):
         assert (other["status"], other["steps"], other["gap"]) == (one["status"], one["steps"], one["gap"])
@@ -216,7 +222,7 @@ def test_the_scale_of_y_does_not_matter(optimizer: Optimizer, loss: Loss, power:
 
 
 @pytest.mark.parametrize("optimizer", ["exact", "lbfgs", "nadam"])
-@pytest.mark.parametrize("exponent", range(-12, 13, 4))
+@pytest.mark.parametrize("exponent", [-12, -8, 0, 8, 12])
 def test_log_cosh_is_squares_where_y_is_small_and_l1_where_it_is_large(optimizer: Optimizer, exponent: int) -> None:
     """Its optimum for y of 1e-12 to 1e12, and what is called converged is near it."""
     for x, y, weights in data_sets(13, 2, 20):
@@ -232,7 +238,7 @@ def test_log_cosh_is_squares_where_y_is_small_and_l1_where_it_is_large(optimizer
 
         found, squares, l1 = rows(
             [
-                FitJob(**job, loss="log_cosh", optimizer=optimizer, steps=2000),
+                FitJob(**job, loss="log_cosh", optimizer=optimizer, steps=500),
                 FitJob(**job, loss="mse", optimizer="exact"),
                 FitJob(**job, loss="l1", optimizer="exact"),
             ]
@@ -282,7 +288,7 @@ def test_distance_from_the_optimum_in_standard_errors() -> None:
     x, y, weights = data_sets(23, 1, 30)[0]
 
     for loss in ("mse", "huber"):
-        (result,) = rows([FitJob(x=x, y=y, weights=weights, loss=loss, steps=300)])  # type: ignore[arg-type]
+        (result,) = rows([FitJob(x=x, y=y, weights=weights, loss=loss, steps=300)])
         away = np.abs(np.subtract(result["coefficients"], result["exact_coefficients"])) / result["stderr"]
         assert result["stderrs_off"] == pytest.approx(away.max(), rel=1e-12)
 

@@ -121,7 +121,7 @@ def test_scaled_powers_are_those_of_x_mapped_to_the_unit_interval(name: str) -> 
     case, degree = CASES[name], 2
     samples = padded(SampleSets(np.array([0, len(case.x)]), *case), torch.device("cpu"))
     reduced = reduce(samples, degree)
-    middle, half_width = reduced.middle.item(), reduced.half_width.item()
+    middle, half_width = (reduced.low + reduced.high).item() / 2, reduced.half_width.item()
     coefficients, _, inverse = solution(case, degree, middle, half_width)
 
     found = least_squares(reduced, torch.tensor([True]), covariance=True)

@@ -46,6 +46,9 @@ def legendre(reduced: Reduced) -> Tensor:
     return _columns(reduced, following)
 
 
+#: A shift of x by less than this share of its half width is the rounding of its middle.
+NO_SHIFT = 2.0**-50
+
 #: R by the name of the basis; the orthonormal basis has none, its R is the identity.
 FACTORS = {"power": powers_of_x, "chebyshev": chebyshev, "legendre": legendre}
 
@@ -102,15 +105,15 @@ def to_raw_powers(coefficients: Tensor, reduced: Reduced) -> Tensor:
 def to_scaled_powers(coefficients: Tensor, reduced: Reduced) -> Tensor:
     """Coefficients in powers of t become those in powers of u, x mapped to [-1, 1]; both have shape (P, K, B)."""
     shift = _shift(reduced)
-    moved = shift != 0.0
+    moved = shift.abs() > NO_SHIFT
     if not moved.any():
         return coefficients
     return torch.where(moved, _in_powers(coefficients, shift, torch.ones_like(shift)), coefficients)
 
 
 def _shift(reduced: Reduced) -> Tensor:
-    """u - t, (B,), where u = (x - middle) / half_width."""
-    return (reduced.centre - reduced.middle) / reduced.half_width
+    """u - t, (B,), without rounding the middle of x, which is coarse far from 0."""
+    return ((reduced.centre - reduced.low) + (reduced.centre - reduced.high)) * 0.5 / reduced.half_width
 
 
 def _in_powers(coefficients: Tensor, origin: Tensor, unit: Tensor) -> Tensor:

@@ -98,7 +98,8 @@ def _room(fits: int, degree: int) -> Reduced:
     numbers: Callable[..., Tensor] = partial(torch.empty, dtype=torch.float64)
     counts, flags = (partial(torch.empty, fits, dtype=kind) for kind in (torch.int64, torch.bool))
     return Reduced(
-        middle=numbers(fits),
+        low=numbers(fits),
+        high=numbers(fits),
         half_width=numbers(fits),
         centre=numbers(fits),
         mean=numbers(fits),

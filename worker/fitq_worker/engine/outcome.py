@@ -248,7 +248,7 @@ def _cancels(raw: Tensor, final: Tensor, reduced: Reduced) -> Mask:
     samples in their mean.
     """
     size = MOST_CANCELLATION * square_root(tree_sum(final * final))
-    largest = reduced.middle.abs() + reduced.half_width
+    largest = torch.maximum(reduced.low.abs(), reduced.high.abs())
     terms = torch.zeros_like(largest)
     for coefficient in raw.flip(0):
         terms = terms * largest + coefficient.abs()
@@ -285,7 +285,7 @@ def _verdicts(outcome: Outcome, measured: Measured) -> NDArray[np.int64]:
 
 
 def _domain(reduced: Reduced) -> Tensor:
-    return torch.stack([reduced.middle - reduced.half_width, reduced.middle + reduced.half_width])
+    return torch.stack([reduced.low, reduced.high])
 
 
 def _scalars(values: Tensor, valid: Mask | np.bool_) -> pa.Array:

@@ -29,7 +29,7 @@ struct Sets {
 
 // The fields of Reduced, the fits last.
 struct Reduced {
-    double *middle, *half_width, *centre, *mean, *scale;
+    double *low, *high, *half_width, *centre, *mean, *scale;
     bool* varies;
     double *hessenberg, *target, *floor;
     int64_t *rank, *used;
@@ -209,9 +209,9 @@ struct Fit {
         double square;
         const double mean = normalise(&square), size = std::sqrt(square);
         const double lowest = (low > high ? 0.0 : low) + 0.0, highest = (low > high ? 0.0 : high) + 0.0;  // no -0.0
-        const double spread = (highest - lowest) * 0.5;
-        to.middle[b] = (lowest + highest) * 0.5, to.half_width[b] = spread > 0 ? spread : 1.0;
-        to.centre[b] = nearer ? place_of_weight() : to.middle[b];
+        const double spread = (highest - lowest) * 0.5, aside = spread > 0 ? 0.0 : 1.0;
+        to.low[b] = lowest - aside, to.high[b] = highest + aside, to.half_width[b] = spread > 0 ? spread : 1.0;
+        to.centre[b] = nearer ? place_of_weight() : (lowest + highest) * 0.5;
         const double deviation = std::sqrt(centre(mean, to.centre[b], to.half_width[b], along));
         to.varies[b] = deviation > CONSTANT_TOLERANCE * size;
         to.scale[b] = to.varies[b] ? deviation : size > 0 ? size : 1.0;

@@ -39,7 +39,8 @@ CONSTANT_TOLERANCE = 1e-15
 class Reduced(NamedTuple):
     """Sufficient statistics of B sample sets for polynomials with P coefficients; float64."""
 
-    middle: Tensor  # (B,) of the interval of x
+    low: Tensor  # (B,) the interval of x that u = (x - low + x - high) / (high - low) maps to [-1, 1]: the smallest x,
+    high: Tensor  # (B,) and the largest; one unit away from both where they are the same
     half_width: Tensor  # (B,)
     centre: Tensor  # (B,) t = (x - centre) / half_width; the middle, or a point of x where most of the weight is
     mean: Tensor  # (B,) of y
@@ -52,6 +53,15 @@ class Reduced(NamedTuple):
     used: Tensor  # (B,) int64, points of positive weight
     total: Tensor  # (B,) sum of the weights as given
     invalid: Tensor  # (B,) bool, as in Samples
+
+
+class _Interval(NamedTuple):
+    """The interval of the points, (B,) each: around 0 without points, of half width 1 without spread."""
+
+    low: Tensor
+    high: Tensor
+    half_width: Tensor
+    middle: Tensor
 
 
 class Points(NamedTuple):
@@ -96,12 +106,12 @@ def _reduced(samples: Samples, degree: int) -> Reduced:
     orders of magnitude all that counts is there. The point of x nearest to the weighted mean is never more than a standard
     deviation from it: seen from there, points differ as they do in x itself.
     """
-    middle, half_width = _interval(samples)
-    reduced = _seen_from(middle.clone(), samples, middle, half_width, degree)
+    interval = _interval(samples)
+    reduced = _seen_from(interval.middle, samples, interval, degree)
     far = _is_far(reduced)
     if far.any():
         those = Samples(*(field[..., far].contiguous() for field in samples))
-        nearer = _seen_from(_place_of_weight(those), those, middle[far], half_width[far], degree)
+        nearer = _seen_from(_place_of_weight(those), those, _Interval(*(field[far] for field in interval)), degree)
         for field, found in zip(reduced, nearer, strict=True):
             field[..., far] = found
     return reduced
@@ -115,17 +125,17 @@ def _is_far(reduced: Reduced) -> Tensor:
     return mean.abs() > FAR_DEVIATIONS * deviation
 
 
-def _seen_from(centre: Tensor, samples: Samples, middle: Tensor, half_width: Tensor, degree: int) -> Reduced:
+def _seen_from(centre: Tensor, samples: Samples, interval: _Interval, degree: int) -> Reduced:
     weights, inside, total = _normalised(samples.weights)
-    t = _mapped(samples.x, inside, centre, half_width)
+    t = _mapped(samples.x, inside, centre, interval.half_width)
     mean, scale, varies, z = _standardised(samples.y, weights, inside)
     basis, hessenberg = _arnoldi(t, weights, inside, degree)
     target = _projections(basis, weights * z)
     floor = _mean_square(_without(z, target, basis), weights)
     used = (samples.weights > 0).sum(0)
     rank = _rank(hessenberg, used)
-    invalid = samples.invalid
-    return Reduced(middle, half_width, centre, mean, scale, varies, hessenberg, target, floor, rank, used, total, invalid)
+    found = (centre, mean, scale, varies, hessenberg, target, floor, rank, used, total, samples.invalid)
+    return Reduced(interval.low, interval.high, interval.half_width, *found)
 
 
 def _normalised(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,15 +145,15 @@ def _normalised(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return shares, shares > 0, total  # one lost to underflow changes no sum
 
 
-def _interval(samples: Samples) -> tuple[Tensor, Tensor]:
-    """Middle and half width of the interval of the points: (0, 1) without points, half width 1 without spread."""
+def _interval(samples: Samples) -> _Interval:
     inside = samples.weights > 0
     low = torch.where(inside, samples.x, torch.inf).amin(0)
     high = torch.where(inside, samples.x, -torch.inf).amax(0)
     empty = low > high
     low, high = torch.where(empty, 0.0, low) + 0.0, torch.where(empty, 0.0, high) + 0.0  # -0.0 becomes 0.0
-    half_width = (high - low) * 0.5
-    return (low + high) * 0.5, torch.where(half_width > 0, half_width, 1.0)
+    half_width, middle = (high - low) * 0.5, (low + high) * 0.5
+    aside = torch.where(half_width > 0, 0.0, 1.0)
+    return _Interval(low - aside, high + aside, torch.where(half_width > 0, half_width, 1.0), middle)
 
 
 def _mapped(x: Tensor, inside: Tensor, centre: Tensor, half_width: Tensor) -> Tensor:
