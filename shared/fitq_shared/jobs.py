@@ -1,52 +1,42 @@
-"""One job, `FitJob`: its fields, defaults, limits, and the messages when it breaks a rule."""
+"""One job, `FitJob`: its fields and their defaults, and how it is read from JSON and from dictionaries."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import date, time
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
+from msgspec import inspect
 
 from fitq_shared.errors import JobError
+from fitq_shared.fields import (
+    MAX_DEGREE,
+    MAX_ID_LENGTH,
+    Basis,
+    Count,
+    Degree,
+    Dtype,
+    Fraction,
+    Loss,
+    Missing,
+    NotNegative,
+    Optimizer,
+    Positive,
+    Restarts,
+    Schedule,
+    Seed,
+    Steps,
+    Tag,
+    Trace,
+)
+from fitq_shared.job_errors import job_error
+from fitq_shared.job_rules import check, check_fields
+from fitq_shared.json_text import decoded
+from fitq_shared.plain import fitting, given, missing_lists
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-MAX_DEGREE = 30
-#: Points of one job. Of `mse` a descent sees sums over them, of the other losses every point in every step.
-MAX_SAMPLES = 10_000_000
-MAX_SAMPLES_BUT_MSE = 100_000
-MAX_STEPS = 1_000_000
-MAX_ID_LENGTH = 200
-MAX_RESTARTS = 1000
-#: Losses of the traces of one job: restarts x losses that each records. They are kept until the best start is known.
-MAX_RECORDED_LOSSES = 2**26
-#: Numbers that a descent of another loss than `mse` holds at once: restarts x points x coefficients.
-MAX_NUMBERS_HELD = 10**8
-#: Points that such a descent looks at in all: restarts x steps x points.
-MAX_POINTS_VISITED = 10**12
-
-Basis = Literal["orthogonal", "chebyshev", "legendre", "power"]
-Loss = Literal["mse", "huber", "l1", "log_cosh"]
-Optimizer = Literal["nadam", "adam", "adamw", "sgd", "rmsprop", "adagrad", "lbfgs", "exact"]
-Schedule = Literal["constant", "cosine", "exponential", "step"]
-Dtype = Literal["float32", "float64"]
-Missing = Literal["invalid", "drop"]
-Degree = Annotated[int, msgspec.Meta(ge=0, le=MAX_DEGREE)]
-Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES)]
-Steps = Annotated[int, msgspec.Meta(ge=1, le=MAX_STEPS)]
-Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Restarts = Annotated[int, msgspec.Meta(ge=1, le=MAX_RESTARTS)]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
-Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
-Tag = str | int | float | bool | None
-#: Which losses of the descent are kept: `none`, `full`, `every:K` or `points:N` (evenly spaced, both ends included).
-Trace = Annotated[str, msgspec.Meta(pattern=r"^(none|full|every:[1-9][0-9]{0,6}|points:([2-9]|[1-9][0-9]{1,6}))$")]
 
 
 class Samples(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -158,13 +148,20 @@ class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """`weight_decay` with the optimizer's default filled in."""
         return self.weight_decay if self.weight_decay is not None else 0.01 if self.optimizer == "adamw" else 0.0
 
+    @property
+    def points(self) -> int:
+        """Number of points, given or to be drawn."""
+        return len(self.x or ()) if self.polynomial is None else (self.samples or Samples()).count
+
     def checked(self) -> FitJob:
         """The same job with arrays turned into lists and every field checked.
 
         Raises:
             JobError: a field has a wrong type, breaks a limit or contradicts another one.
         """
-        return job_from_mapping(msgspec.structs.asdict(self))
+        # None is a field that is not given; in a line or a row that gives it by name, null may be a missing list.
+        fields = msgspec.structs.asdict(self).items()
+        return job_from_mapping({name: value for name, value in fields if value is not None})
 
     def draw(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The sample set that the worker will draw: x and y, float64 of shape (count,), the same bits on every machine.
@@ -187,25 +184,8 @@ class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return x[:, 0], y[:, 0]
 
 
-#: What a field expects, where msgspec's own words would show a pattern or hide the choices.
-_EXPECTED = {
-    "basis": f"expected one of {', '.join(get_args(Basis))}",
-    "loss": f"expected one of {', '.join(get_args(Loss))}",
-    "optimizer": f"expected one of {', '.join(get_args(Optimizer))}",
-    "schedule": f"expected one of {', '.join(get_args(Schedule))}",
-    "dtype": f"expected one of {', '.join(get_args(Dtype))}",
-    "missing": f"expected one of {', '.join(get_args(Missing))}",
-    "init": "expected a list of numbers, highest power first, or exact",
-    "trace": "expected none, full, every:K or points:N with N >= 2",
-}
-
-#: Fields whose limits an infinite number would pass.
-_MUST_BE_FINITE = (
-    "polynomial", "init", "lr", "delta", "delta_sigma", "tolerance", "gamma", "eps", "weight_decay", "momentum_decay",
-    "ridge", "ftol", "gtol",
-)  # fmt: skip
-
-_json_decoder = msgspec.json.Decoder(FitJob)
+_KIND = inspect.type_info(FitJob)
+_KNOWN = {"": FitJob.__struct_fields__, "samples": Samples.__struct_fields__}
 
 
 def job_from_json(
@@ -214,27 +194,34 @@ def job_from_json(
     defaults: Mapping[str, object] | None = None,
     overrides: Mapping[str, object] | None = None,
 ) -> FitJob:
-    """Read one job from a JSON object.
+    """Read one job from a JSON object; see `job_from_mapping`.
 
-    `defaults` are values of the fields that it does not give, `overrides` of fields whatever it gives.
+    `overrides` are values of fields whatever it gives: as if it had not given them, and these were their defaults.
 
     Raises:
-        JobError: not JSON, or a field is wrong; the error names `place`, the job, the field and the value.
+        JobError: not JSON, a key given twice, or a field is wrong; the error names `place`, the job, the field and the
+            value.
     """
-    try:
-        if not defaults and not overrides:
-            return _obeying_rules(_json_decoder.decode(line), place)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        pass  # read again below, where the job and the value are at hand for the message
-    fields = _decoded(line, place)
-    if isinstance(fields, dict):
-        fields = {**(defaults or {}), **fields, **(overrides or {})}
-    return job_from_mapping(fields, place)
+    fields = decoded(line, place)
+    if overrides and isinstance(fields, dict):
+        fields = {name: value for name, value in fields.items() if name not in overrides}
+        defaults = {**(defaults or {}), **overrides}
+    return job_from_mapping(fields, place, defaults)
 
 
-def job_from_mapping(fields: Mapping[str, object], place: str | None = None) -> FitJob:
-    """Read one job from a dictionary of its fields, arrays welcome (see `job_from_json`)."""
-    return _obeying_rules(_converted(fields, place), place)
+def job_from_mapping(
+    fields: Mapping[str, object], place: str | None = None, defaults: Mapping[str, object] | None = None
+) -> FitJob:
+    """Read one job from a dictionary of its fields, arrays welcome; `defaults` are values of those that it does not give.
+
+    None and NaN are not given, but for x and y that are given by name: they miss at every point.
+
+    Raises:
+        JobError: a field is wrong; the error names `place`, the job, the field and the value.
+    """
+    job = _converted(fields, place, defaults)
+    check(job, place)
+    return job
 
 
 def defaults_from_mapping(fields: Mapping[str, object], place: str = "defaults") -> FitJob:
@@ -243,158 +230,21 @@ def defaults_from_mapping(fields: Mapping[str, object], place: str = "defaults")
     Raises:
         JobError: a value that no job may have, at `place`. Whether several fields go together only each job can say.
     """
-    return _obeying(_finite_fields, _converted(fields, place), place)
+    job = _converted(fields, place)
+    check_fields(job, place)
+    return job
 
 
-def _converted(fields: Mapping[str, object], place: str | None) -> FitJob:
-    if isinstance(fields, Mapping):  # it may be any JSON
-        fields = {name: _plain(value) for name, value in fields.items()}
-        if isinstance(tags := fields.get("tags"), Mapping):
-            fields["tags"] = {name: _plain_tag(value) for name, value in tags.items()}
+def _converted(fields: Mapping[str, object], place: str | None, defaults: Mapping[str, object] | None = None) -> FitJob:
+    if not isinstance(fields, Mapping):  # it may be any JSON
+        raise JobError(f"not a job: expected an object of its fields, got {type(fields).__name__}", place=place)
+    job = {**given(defaults or {}), **given(fields)}
+    job |= missing_lists(fields, job)
     try:
-        return msgspec.convert(fields, FitJob)
+        return msgspec.convert(job, FitJob)
+    except msgspec.ValidationError:
+        job = fitting(job, _KIND)  # which looks at every value, and few jobs need it
+    try:
+        return msgspec.convert(job, FitJob)
     except msgspec.ValidationError as error:
-        raise _job_error(error, fields).at(place) from None
-
-
-def _decoded(line: bytes | str, place: str | None) -> Any:
-    try:
-        return msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        rule = f"not a JSON object: {error}; one job a line is expected, missing numbers as null (JSON has no NaN)"
-        raise JobError(rule, place=place) from None
-
-
-def _obeying_rules(job: FitJob, place: str | None) -> FitJob:
-    """`job` itself when its fields agree with each other."""
-    for rules in (_agreeing_fields, _finite_fields, _limits):
-        _obeying(rules, job, place)
-    return job
-
-
-#: (field, is it broken, what is expected)
-_Rule: TypeAlias = tuple[str, bool, str]
-
-
-def _obeying(rules: Callable[[FitJob], Iterable[_Rule]], job: FitJob, place: str | None) -> FitJob:
-    for field, broken, rule in rules(job):
-        if broken:
-            raise JobError(rule, field=field, value=getattr(job, field), job=job.id, place=place)
-    return job
-
-
-def _agreeing_fields(job: FitJob) -> list[_Rule]:
-    explicit, generated = job.x is not None or job.y is not None, job.polynomial is not None
-    points = len(job.x or ())
-    return [
-        ("polynomial", explicit and generated, "give either x and y or a polynomial, not both"),
-        ("x", not explicit and not generated, "give x and y, or a polynomial to draw samples of"),
-        ("y", explicit and (job.x is None or len(job.y or ()) != points), "x and y must be lists of the same length"),
-        ("weights", job.weights is not None and len(job.weights) != points, "one weight for each point of x"),
-        ("samples", job.samples is not None and not generated, "samples describe how a polynomial is drawn; give one"),
-        ("init", _has_other_length(job.init, job.degree + 1), f"degree + 1 = {job.degree + 1} numbers, or exact"),
-        ("nesterov", job.nesterov and not job.momentum, "momentum must be above 0 for it"),
-        ("delta_sigma", job.delta_sigma is not None and job.delta != 1.0, "give delta or delta_sigma, not both"),
-    ]
-
-
-def _finite_fields(job: FitJob) -> list[_Rule]:
-    drawn = [job.samples.spread, job.samples.noise] if job.samples else None
-    values = [*((name, getattr(job, name)) for name in _MUST_BE_FINITE), ("samples", drawn)]
-    return [(name, not _finite(value), "finite numbers") for name, value in values]
-
-
-def _limits(job: FitJob) -> Iterator[_Rule]:
-    """What a worker can hold and do."""
-    if job.optimizer != "exact" and job.restarts * (job.steps + 1) > MAX_RECORDED_LOSSES:
-        yield _limit_of_traces(job)
-    field = "x" if job.polynomial is None else "samples"
-    points = len(job.x or ()) if job.polynomial is None else (job.samples or Samples()).count
-    if job.loss == "mse":
-        yield field, points > MAX_SAMPLES, f"{points:,} points; a job has at most {MAX_SAMPLES:,}"
-        return
-    yield (
-        field,
-        points > MAX_SAMPLES_BUT_MSE,
-        f"{points:,} points; with loss {job.loss} at most {MAX_SAMPLES_BUT_MSE:,}, with mse {MAX_SAMPLES:,}",
-    )
-    held = job.restarts * points * (job.degree + 1)
-    yield (
-        "restarts",
-        held > MAX_NUMBERS_HELD,
-        f"{job.restarts:,} restarts x {points:,} points x {job.degree + 1} coefficients are {held:,} numbers to hold, with "
-        f"loss {job.loss} at most {MAX_NUMBERS_HELD:,}: lower restarts or degree, give fewer points, or use mse",
-    )
-    visited = 0 if job.optimizer == "exact" else job.restarts * job.steps * points
-    yield (
-        "steps",
-        visited > MAX_POINTS_VISITED,
-        f"{job.restarts:,} restarts x {job.steps:,} steps x {points:,} points are {visited:,} points to look at, with loss "
-        f"{job.loss} at most {MAX_POINTS_VISITED:,}: lower steps or restarts, give fewer points, or use mse",
-    )
-
-
-def _limit_of_traces(job: FitJob) -> _Rule:
-    from fitq_shared.trace import recorded_steps  # which needs numpy; few jobs come here
-
-    losses = len(recorded_steps(job.trace, job.steps))
-    kept = job.restarts * losses
-    rule = (
-        f"{job.restarts:,} restarts x {losses:,} losses are {kept:,} losses to keep, at most {MAX_RECORDED_LOSSES:,}: "
-        "lower restarts or steps, or keep fewer losses, as with points:100"
-    )
-    return "trace", kept > MAX_RECORDED_LOSSES, rule
-
-
-def _has_other_length(init: list[float] | str | None, size: int) -> bool:
-    return isinstance(init, list) and len(init) != size
-
-
-def _finite(value: list[float] | float | str | None) -> bool:
-    if value is None or isinstance(value, str):
-        return True
-    return all(math.isfinite(number) for number in value) if isinstance(value, list) else math.isfinite(value)
-
-
-def _job_error(error: msgspec.ValidationError, fields: object) -> JobError:
-    """msgspec's message as ours: which field, what it holds, what was expected."""
-    text = str(error)
-    job = fields.get("id") if isinstance(fields, Mapping) else None
-    job = job if isinstance(job, str) else None
-    if unknown := re.search(r"contains unknown field `(.*?)`", text):
-        names = ["samples", unknown[1]] if "`$.samples`" in text else [unknown[1]]
-        return JobError(_unknown_field_rule(text), field=".".join(names), value=_at(fields, names), job=job)
-    rule, _, path = text.partition(" - at `$")
-    if not path:
-        return JobError(f"not a job: {text}", job=job)
-    field = path.removeprefix(".").removesuffix("`")
-    value = _at(fields, re.findall(r"[^.\[\]]+", field))
-    return JobError(_EXPECTED.get(field, rule[:1].lower() + rule[1:]), field=field, value=value, job=job)
-
-
-def _unknown_field_rule(text: str) -> str:
-    known = Samples.__struct_fields__ if "`$.samples`" in text else FitJob.__struct_fields__
-    return f"no such field; known are {', '.join(known)}"
-
-
-def _at(fields: Any, path: list[str]) -> object:
-    """The value at `path` in decoded JSON; None where the path does not lead anywhere."""
-    for step in path:
-        try:
-            fields = fields[int(step)] if isinstance(fields, list) else fields[step]
-        except (KeyError, IndexError, ValueError, TypeError):
-            return None
-    return fields
-
-
-def _plain(value: object) -> object:
-    """Arrays as lists, and Samples as a dictionary: msgspec would trust that they are valid."""
-    if isinstance(value, Samples):
-        return msgspec.structs.asdict(value)
-    return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _plain_tag(value: object) -> object:
-    """Numbers of numpy as Python's, dates and times as ISO text."""
-    value = _plain(value)
-    return value.isoformat() if isinstance(value, date | time) else value
+        raise job_error(error, job, _KNOWN).at(place) from None

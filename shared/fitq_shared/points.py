@@ -1,4 +1,6 @@
-"""Which points no fit can be computed with."""
+"""Which points of sample sets cannot be fitted: one rule for the readers, which say where such a point was read, and for
+the engine, which calls the fit `invalid` or drops the point.
+"""
 
 from __future__ import annotations
 

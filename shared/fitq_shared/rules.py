@@ -1,7 +1,7 @@
 """The rules of FitJob for whole columns: which jobs of a batch certainly obey every one of them.
 
 The limits of single fields come from the annotations of FitJob itself; the rules about several fields mirror those of
-`fitq_shared.jobs`. The check may doubt a job that is fine (a number beyond what Arrow compares, an id of many bytes in
+`fitq_shared.job_rules`. The check may doubt a job that is fine (a number beyond what Arrow compares, an id of many bytes in
 few characters), never the other way round: what it doubts, `job_from_mapping` decides.
 """
 
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from msgspec import inspect
 from numpy.typing import NDArray
 
-from fitq_shared.jobs import (
+from fitq_shared.fields import (
     MAX_DEGREE,
     MAX_ID_LENGTH,
     MAX_NUMBERS_HELD,
@@ -26,9 +26,9 @@ from fitq_shared.jobs import (
     MAX_RECORDED_LOSSES,
     MAX_SAMPLES,
     MAX_SAMPLES_BUT_MSE,
-    FitJob,
-    Samples,
 )
+from fitq_shared.jobs import FitJob, Samples
+from fitq_shared.plain import besides_none
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -49,12 +49,7 @@ def _kinds(struct: type[msgspec.Struct]) -> dict[str, Any]:
     """Field -> msgspec's description of what it holds besides None."""
     described = inspect.type_info(struct)
     assert isinstance(described, inspect.StructType)
-    return {field.name: _besides_none(field.type) for field in described.fields}
-
-
-def _besides_none(kind: inspect.Type) -> inspect.Type:
-    others = [one for one in kind.types if not isinstance(one, inspect.NoneType)] if hasattr(kind, "types") else [kind]
-    return others[0]
+    return {field.name: besides_none(field.type) for field in described.fields}
 
 
 _FIELDS = _kinds(FitJob)

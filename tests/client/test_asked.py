@@ -111,6 +111,27 @@ def test_overrides_hold_for_the_groups_of_a_csv(tmp_path: Path) -> None:
     assert [(row["degree"], row["lr"]) for row in found] == [(1, 0.5)] * 2
 
 
+@pytest.mark.usefixtures("in_columns")
+@pytest.mark.parametrize("write", [as_jsonl, *TABLES])
+def test_overrides_are_of_the_types_that_people_have(tmp_path: Path, write: Write) -> None:
+    """A whole float for a number of steps, 1 for true; and one that is missing leaves what no job gives."""
+    path = write(tmp_path, [XY | {"steps": 2.5, "lr": 0.5, "covariance": 7}])
+    asked = Asked(overrides={"steps": 7.0, "covariance": 1, "lr": float("nan")})
+    (found,) = rows(readers.from_file(path, defaults={"lr": 0.1}, asked=asked))
+    assert (found["steps"], found["covariance"], found["lr"]) == (7, True, 0.01)
+
+
+@pytest.mark.parametrize("write", TABLES)
+def test_places_are_known_beside_tags_and_overrides(tmp_path: Path, write: Write) -> None:
+    """A row, and in a CSV a line, whose first point cannot be fitted."""
+    jobs = [XY | {"site": "A"}, XY | {"x": [0.0, float("nan"), 2.0], "site": "B"}]
+    asked = Asked(overrides={"lr": 0.25}, all_tags=True)
+    path = write(tmp_path, jobs)
+    assert [row["place"] for row in rows(readers.from_file(path, asked=asked))] == [None, f"{path}:row 2"]
+    path = csv_file(tmp_path, CSV.replace("39.9", "nA"))
+    assert [row["place"] for row in rows(readers.from_file(path, COLUMNS, asked=asked))] == [None, f"{path}:5"]
+
+
 # Counts.
 
 
@@ -125,6 +146,25 @@ def test_jobs_that_give_a_field_themselves_are_counted(tmp_path: Path, write: Wr
     asked = Asked(overrides={"steps": 3}, given=given)
     found = rows(readers.from_file(write(tmp_path, jobs), defaults={"lr": 0.1, "ridge": 0.5}, asked=asked))
     assert (len(found), +given) == (10, Counter(lr=4))
+
+
+def test_null_and_nan_are_not_given(tmp_path: Path) -> None:
+    """In lines that only Python's JSON reads, and in columns of any kind of float."""
+    path = tmp_path / "jobs.jsonl"
+    path.write_text(
+        '{"x": [0, 1], "y": [1, 2], "degree": 1, "lr": null}\n'
+        '{"x": [0, 1], "y": [1, 2], "degree": 1, "lr": NaN}\n'
+        '{"x": [0, NaN], "y": [1, 2], "degree": 1, "lr": 0.5}\n'
+        '{"x": [0, 1], "y": [1, 2], "degree": 1, "lr": 0.5}\n'
+    )
+    given = Counter[str]()
+    found = rows(readers.from_file(path, defaults={"lr": 0.1}, asked=Asked(given=given)))
+    assert ([row["lr"] for row in found], given) == ([0.1, 0.1, 0.5, 0.5], Counter(lr=2))
+    for kind in (np.float16, np.float32, np.float64):
+        np.savez(tmp_path / "jobs.npz", x=np.zeros((3, 2)), y=np.zeros((3, 2)), lr=np.array([np.nan, 0.5, np.nan], kind))
+        given = Counter[str]()
+        found = rows(readers.from_file(tmp_path / "jobs.npz", defaults={"lr": 0.1}, asked=Asked(given=given)))
+        assert ([row["lr"] for row in found], given) == ([0.1, 0.5, 0.1], Counter(lr=1))
 
 
 def test_lines_that_no_column_can_hold_are_counted_once(tmp_path: Path) -> None:
@@ -189,6 +229,42 @@ def test_jobs_say_their_tags_themselves(tmp_path: Path, write: Write) -> None:
     found = [{"lat": 1.5, "site": "A"}, None, {"lat": -2.0, "site": "B"}]
     path = write(tmp_path, [XY | {"tags": each} for each in found])
     assert tags(readers.from_file(path)) == found
+
+
+@pytest.mark.usefixtures("in_columns")
+def test_colons_in_tags_are_no_keys(tmp_path: Path) -> None:
+    """Lines with tags are read in columns whatever their texts, also beside fields that are overridden."""
+    found = [{"a:": ":b", "c": None}, {"": "::", "d": 1.5}, {}]
+    path = as_jsonl(tmp_path, [XY | {"tags": each, "trace": "points:5", "degree": "two"} for each in found])
+    assert tags(readers.from_file(path, asked=Asked(overrides={"trace": "none", "degree": 1}))) == found
+
+
+@pytest.mark.parametrize("twice", ['"tags": {"a": ":", "a": ":"}', '"degree": 2, "degree": 2', '"degree": {"a": 1, "a": 1}'])
+def test_a_key_given_twice_is_refused_also_where_it_is_overridden(tmp_path: Path, twice: str) -> None:
+    """For a line that says two things may say a third one wrongly too."""
+    path = tmp_path / "jobs.jsonl"
+    path.write_text(f'{{"x": [0, 1], "y": [1, 2], {twice}}}')
+    with pytest.raises(JobError, match=r"jobs.jsonl:1: \w+ = .*: given before in the same object"):
+        rows(readers.from_file(path, asked=Asked(overrides={"degree": 1})))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_the_index_of_pandas_is_a_tag_only_by_name(tmp_path: Path, kind: str) -> None:
+    """Among all other columns it is none."""
+    columns: dict[str, Any] = {"x": [[0.0, 1.0]] * 2, "y": [[1.0, 2.0]] * 2, "site": ["A", "B"]}
+    table = pa.table(columns | {"__index_level_0__": [3, 7]})
+    path = tmp_path / f"jobs.{kind}"
+    if kind == "parquet":
+        parquet.write_table(table, path)
+    else:
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+    assert tags(readers.from_file(path, asked=Asked(all_tags=True))) == [{"site": "A"}, {"site": "B"}]
+    index = Asked(tags=("__index_level_0__", "site"))
+    assert tags(readers.from_file(path, asked=index)) == [
+        {"site": "A", "__index_level_0__": 3},
+        {"site": "B", "__index_level_0__": 7},
+    ]
 
 
 def test_tags_of_a_job_that_is_read_alone_are_the_same(tmp_path: Path) -> None:
@@ -257,6 +333,14 @@ def test_a_column_of_a_csv_is_a_tag_of_its_groups(tmp_path: Path) -> None:
     assert tags(readers.from_file(path, COLUMNS)) == [None, None]
     with pytest.raises(InputError, match=r"life.csv: no column 'cont' \(--tag\); there are country, continent, year"):
         readers.from_file(path, COLUMNS, asked=Asked(tags=("cont",)))
+
+
+def test_a_column_that_stands_twice_is_no_tag(tmp_path: Path) -> None:
+    """Nobody can know which one is meant; where it is not asked for, nobody minds."""
+    path = csv_file(tmp_path, CSV.replace("pop", "code"))
+    with pytest.raises(InputError, match=r"life.csv: the header has 'code' \(a tag\) more than once"):
+        readers.from_file(path, COLUMNS, asked=Asked(tags=("code",)))
+    assert tags(readers.from_file(path, COLUMNS)) == [None, None]
 
 
 @pytest.mark.parametrize(("cell", "other"), [("Asia", "'Asia'"), ("", "''")])

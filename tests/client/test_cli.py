@@ -405,7 +405,7 @@ def test_tags_come_with_the_results(fitq: Fitq, store: Store, finish: Finish, tm
         ('{"x": [1', [], r"in.jsonl:1: not a JSON object"),
         ('{"id": "j", "x": "one", "y": [1]}', [], "in.jsonl:1: job 'j': x = 'one': expected"),
         ('{"id": "j", "x": [1], "y": [1], "colour": 1}', [], "job 'j': colour = 1: no such field"),
-        ('{"id": "j", "x": [NaN], "y": [1]}', [], "missing numbers as null"),
+        ('{"id": "j", "x": [nan], "y": [1]}', [], "not a JSON object: Expecting value"),
         ('{"id": "j", "x": [1], "y": [1], "degree": 31}', [], "job 'j': degree = 31: expected `int` <= 30"),
         ("", [], "in.jsonl is empty"),
         (GOOD, ["--degree", "31"], "command line: degree = 31"),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -15,39 +14,42 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fitq import readers
-from fitq.readers import columnar
+from fitq.readers import columnar, jsonl
 from fitq.readers.batches import BATCH_SAMPLES
-from fitq.readers.columnar import BATCH_ROWS, from_tables, given_fields
+from fitq.readers.columnar import BATCH_ROWS, from_tables
 from fitq_shared.errors import InputError, JobError
 from fitq_shared.frames import JOB_SCHEMA, jobs_batch
 from fitq_shared.jobs import FitJob, job_from_json, job_from_mapping
+from fitq_shared.rows import replaced
 
 INF, NAN = float("inf"), float("nan")
 LISTS = [pa.list_(pa.float64()), pa.large_list(pa.float64()), pa.list_(pa.float32())]
-TEXT = [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]
-INTEGERS = [pa.int64(), pa.int32(), pa.uint64()]
-FLOATS = [pa.float64(), pa.float32(), pa.int16()]
+TEXT = [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string()), pa.binary()]
+INTEGERS = [pa.int64(), pa.int32(), pa.uint64(), pa.float64(), pa.float32()]
+FLOATS = [pa.float64(), pa.float32(), pa.int16(), pa.decimal128(12, 6)]
+SWITCHES = [pa.bool_(), pa.int8(), pa.float64()]
 SAMPLES = pa.struct([("count", pa.int16()), ("spread", pa.float32()), ("noise", pa.float64()), ("seed", pa.int64())])
+WITH_GAPS = pa.struct([("count", pa.float64()), ("spread", pa.float32()), ("noise", pa.float64()), ("seed", pa.float64())])
 
 #: Field -> types of its column, values that are fine with those of the others, values that are not.
 FIELDS: dict[str, tuple[list[pa.DataType], list[Any], list[Any]]] = {
-    "degree": (INTEGERS, [2], [-1, 1, 31, 2**40]),
+    "degree": (INTEGERS, [2, NAN], [-1, 1, 31, 2**40, 1.5, INF]),
     "basis": (TEXT, ["power", "legendre"], ["sines"]),
     "loss": (TEXT, ["mse"], ["hinge", "", "l1"]),
-    "delta": (FLOATS, [1.0, 2.0], [0.0, NAN, INF]),
+    "delta": (FLOATS, [1.0, 2.0, NAN], [0.0, INF]),
     "optimizer": (TEXT, ["adam", "adamw", "adagrad", "lbfgs", "sgd", "exact"], ["lion"]),
-    "lr": (FLOATS, [0.5, 1.0], [0.0, INF, NAN]),
-    "steps": (INTEGERS, [1, 10], [0, 1_000_001]),
-    "beta1": (FLOATS, [0.0, 0.5], [1.0, NAN]),
+    "lr": (FLOATS, [0.5, 1.0, NAN], [0.0, INF]),
+    "steps": (INTEGERS, [1, 10], [0, 1_000_001, 2.5]),
+    "beta1": (FLOATS, [0.0, 0.5], [1.0]),
     "eps": (FLOATS, [1e-6], [-1.0]),
     "weight_decay": (FLOATS, [0.0, 0.5], [-0.5]),
     "momentum": (FLOATS, [0.5, 0.25], [1.5, 0.0]),
-    "nesterov": ([pa.bool_()], [False], [True]),
+    "nesterov": (SWITCHES, [False, 0, NAN], [True, 1, 2, 0.5]),
     "seed": (INTEGERS, [0, 7, 2**62], [-1]),
     "restarts": (INTEGERS, [1, 3], [0, 1001]),
     "gtol": (FLOATS, [0.0, 0.25], [-1.0, INF]),
     "trace": (TEXT, ["none", "full", "every:7", "points:30"], ["points:1", "full\n"]),
-    "covariance": ([pa.bool_()], [True, False], []),
+    "covariance": (SWITCHES, [True, False, 1, 0.0], [2, INF]),
     "init": (LISTS, [[1.0, 2.0, 3.0]], [[1.0], [NAN, 1.0, 1.0], [None, 1.0, 1.0]]),
 }
 #: The same for the fields of jobs with given samples and of those whose samples are drawn.
@@ -59,15 +61,15 @@ EXPLICIT: dict[str, tuple[list[pa.DataType], list[Any], list[Any]]] = {
 DRAWN: dict[str, tuple[list[pa.DataType], list[Any], list[Any]]] = {
     "polynomial": (LISTS, [[1.0, 2.0], [5.0]], [[], [INF], [None], [1.0] * 32, None]),
     "samples": (
-        [SAMPLES],
-        [None, {"count": None}, {"count": 7}, {"spread": 0.5, "seed": 5}],
+        [SAMPLES, WITH_GAPS],
+        [None, {"count": None}, {"count": NAN, "spread": NAN}, {"count": 7}, {"spread": 0.5, "seed": 5}],
         [{"count": 0}, {"noise": -1.0}, {"spread": INF}, {"seed": -5}],
     ),
 }
-IDS = (TEXT, ["{}", "job {}", "", "%s{}" % ("é" * 150)], ["2", "job 1", "x" * 201])
+IDS = ([*TEXT, pa.int64(), pa.float64()], ["{}", "job {}", "", "%s{}" % ("é" * 150)], ["2", "job 1", "x" * 201])
 ALL = {**FIELDS, **EXPLICIT, **DRAWN, "id": IDS}
 #: Types of columns that hold something else than the field.
-ODD = {"degree": pa.float64(), "nesterov": pa.int8(), "lr": pa.string(), "id": pa.int64(), "x": pa.list_(pa.string())}
+ODD = {"degree": pa.string(), "nesterov": pa.string(), "lr": pa.string(), "id": pa.bool_(), "x": pa.list_(pa.string())}
 DEFAULTS: list[dict[str, object]] = [
     {},
     {"lr": 0.25, "basis": "power"},
@@ -110,7 +112,7 @@ def _column(kind: pa.DataType, values: list[object]) -> pa.Array:
 
     def fitting(value: object) -> object:
         try:
-            return pa.array([value], kind)[0].as_py()
+            return pa.array([int(str(value)) if pa.types.is_int64(kind) else value], kind)[0].as_py()
         except (pa.ArrowException, OverflowError, TypeError, ValueError):
             return None
 
@@ -138,7 +140,21 @@ def one_by_one(jobs: Iterable[FitJob], place: Callable[[int], str]) -> Iterator[
         if (earlier := places.setdefault(name, number)) != number:
             rule = f"already used at {place(earlier)}; ids must differ"
             raise JobError(rule, field="id", value=name, place=place(number))
-        yield jobs_batch([job], number)
+        where = pa.array([place(number) if any(map(is_unfit, *points(job))) else None], pa.string())
+        yield replaced(jobs_batch([job], number), {"place": where})
+
+
+def points(job: FitJob) -> tuple[Sequence[float | None], ...]:
+    """x, y and weight of each point."""
+    x = job.x or ()
+    return x, job.y or (), [1.0] * len(x) if job.weights is None else job.weights
+
+
+def is_unfit(x: float | None, y: float | None, weight: float | None) -> bool:
+    """Whether the numbers of a point are missing, infinite or too large, in plain words."""
+    if weight is None or not 0 <= weight <= 1e150:
+        return True
+    return weight != 0 and any(value is None or not -1e150 <= value <= 1e150 for value in (x, y))
 
 
 def place(number: int) -> str:
@@ -165,12 +181,18 @@ def table_of(**fields: list[object]) -> pa.RecordBatch:
 @given(tables(), st.sampled_from(DEFAULTS))
 @example(table_of(id=["3", "a", None, ""]), {})
 @example(table_of(id=["a", "b", "a", "c"]), {})
+@example(table_of(id=[17, None, 3, 1]), {})
+@example(table_of(id=[17.0, NAN, -2.0, 1.5]), {})
+@example(table_of(id=[b"\xc3\xa9", None, b"", b"a"]), {})
+@example(table_of(id=[b"\xff", None, b"", b"a"]), {})
+@example(table_of(y=[None, [NAN], [1.0], None], weights=[[1.0], None, [0.0], [-1.0]]), {})
+@example(table_of(x=[None] * ROWS, weights=[[1.0], None, [0.0], None]), {"degree": 0})
 @example(table_of(init=["exact", None, "exact", None]), {})
 @example(table_of(init=["exact", None, "nearest", None]), {"init": "exact"})
 def test_a_table_gives_what_its_rows_give_one_by_one(table: pa.RecordBatch, defaults: Mapping[str, object]) -> None:
     """Any column type, nulls, a bad value, defaults: the same rows, or the same error text."""
     rows = table.to_pylist()
-    jobs = (job_from_mapping({**defaults, **given_fields(row)}, place(number)) for number, row in enumerate(rows))
+    jobs = (job_from_mapping(row, place(number), defaults) for number, row in enumerate(rows))
     expected = outcome(lambda: one_by_one(jobs, place))
     check_same(outcome(lambda: from_tables([table], place, defaults)), expected)
     check_same(outcome(lambda: from_tables([table.slice(0, 1), table.slice(1)], place, defaults)), expected)
@@ -179,8 +201,8 @@ def test_a_table_gives_what_its_rows_give_one_by_one(table: pa.RecordBatch, defa
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tables(), st.sampled_from(DEFAULTS))
 def test_lines_give_what_they_give_one_by_one(tmp_path: Path, table: pa.RecordBatch, defaults: Mapping[str, object]) -> None:
-    """JSONL read in blocks and line by line; a null in a line is a value and not a field left out."""
-    lines = [json.dumps(_sayable(row)).replace("Infinity", "1e300") for row in table.to_pylist()]
+    """JSONL read in blocks and line by line; nulls, NaN and Infinity included, as Python writes them."""
+    lines = [json.dumps(row, default=_sayable) for row in table.to_pylist()]
     path = tmp_path / "jobs.jsonl"
     path.write_text("\n\n".join(lines))
 
@@ -191,11 +213,9 @@ def test_lines_give_what_they_give_one_by_one(tmp_path: Path, table: pa.RecordBa
     check_same(outcome(lambda: readers.from_jsonl(path, defaults)), outcome(lambda: one_by_one(jobs, place)))
 
 
-def _sayable(row: dict[str, object]) -> dict[str, object]:
-    """What a line would say: null only in fields that may be null; JSON has no NaN."""
-    default = {field.name: field.default for field in msgspec.structs.fields(FitJob)}
-    known = {name: None if value != value else value for name, value in row.items()}
-    return {name: value for name, value in known.items() if value is not None or default[name] is None}
+def _sayable(value: Any) -> object:
+    """What JSON has no word for: bytes are text there, and decimal numbers floats."""
+    return value.decode() if isinstance(value, bytes) else float(value)
 
 
 def test_rows_that_columns_doubt_keep_their_places() -> None:
@@ -216,9 +236,30 @@ def test_ordinary_jobs_are_never_read_one_by_one(monkeypatch: pytest.MonkeyPatch
         {"polynomial": [1.0], "optimizer": "sgd", "momentum": 0.5, "nesterov": True, "init": [0.0, 1.0, 2.0]},
         {"x": [], "y": [], "lr": 0.5, "steps": 3, "loss": "huber"},
     ]
-    table = pa.Table.from_pylist(jobs, schema=_schema_of(jobs)).to_batches()
-    (batch,) = from_tables(table, place)
-    assert batch.equals(jobs_batch([job_from_mapping(job) for job in jobs]))
+    expected = replaced(
+        jobs_batch([job_from_mapping(job) for job in jobs]), {"place": pa.array([place(0), None, None, None])}
+    )
+    table = pa.Table.from_pylist(jobs, schema=_schema_of(jobs)).combine_chunks()
+    numbers = [name for name in table.schema.names if pa.types.is_integer(table.schema.field(name).type)]
+    gaps = [table[name].cast(pa.float64()).fill_null(NAN) if name in numbers else table[name] for name in table.schema.names]
+    for columns in (table, pa.table(gaps, table.schema.names)):
+        (batch,) = from_tables(columns.to_batches(), place)
+        assert batch.equals(expected)
+
+
+def test_ordinary_lines_are_never_read_one_by_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nor those whose texts have colons, whose ids are numbers, or that say null: the same would go unnoticed."""
+    monkeypatch.setattr(jsonl, "job_from_json", lambda *_: pytest.fail("read as a single line"))
+    path = tmp_path / "jobs.jsonl"
+    path.write_text(
+        '{"id": "a:1", "x": [1, null], "y": [1, 2], "trace": "points:50"}\n'
+        '{"id": 17, "x" : [1], "y": [1], "degree": null, "lr": null}\n'
+        '{"id": "\\u00e9", "polynomial": [1, 2], "samples": {"count": 5, "noise": null}, "trace": "every:5"}\n'
+    )
+    (batch,) = readers.from_jsonl(path)
+    assert batch["id"].to_pylist() == ["a:1", "17", "é"]
+    assert batch["trace"].to_pylist() == ["points:50", "points:100", "every:5"]
+    assert batch["count"].to_pylist() == [None, None, 5]
 
 
 def _schema_of(jobs: list[dict[str, Any]]) -> pa.Schema:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from fitq import loads, planner, readers
 from fitq.planner import Chunk, plan
+from fitq_shared.fields import MAX_SAMPLES_BUT_MSE
 from fitq_shared.frames import JOB_SCHEMA, SETS_SCHEMA, SHAPE_COLUMNS
-from fitq_shared.jobs import MAX_SAMPLES_BUT_MSE
 
 Fields = dict[str, Any]
 

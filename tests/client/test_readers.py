@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,8 +18,9 @@ from pyarrow import parquet
 from fitq import readers
 from fitq.readers.batches import BATCH_JOBS
 from fitq_shared.errors import FileError, FitqError, InputError, JobError
+from fitq_shared.fields import MAX_SAMPLES_BUT_MSE
 from fitq_shared.frames import JOB_SCHEMA
-from fitq_shared.jobs import MAX_SAMPLES_BUT_MSE, FitJob, Samples
+from fitq_shared.jobs import FitJob, Samples
 
 COLUMNS = readers.Columns("country", "year", "life")
 JOB: dict[str, Any] = {"x": [0.0, 1.0, 2.0], "y": [1.0, 3.0, 5.0]}
@@ -60,9 +62,13 @@ def test_defaults_fill_only_the_fields_that_a_job_does_not_give(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"x": [1', r"bad.jsonl:2: not a JSON object: .*truncated"),
+        ('{"x": [1', r"bad.jsonl:2: not a JSON object: Expecting ',' delimiter at character 10"),
         ('{"degree": "two", oops', r"bad.jsonl:2: not a JSON object"),
-        ('{"x": [1, NaN], "y": [1, 2]}', r"bad.jsonl:2: not a JSON object: .*missing numbers as null"),
+        ('{"x": [1, nan], "y": [1, 2]}', r"bad.jsonl:2: not a JSON object: Expecting value at character 11"),
+        ('{"x": [1], "y": [NaN, 1]}', r"bad.jsonl:2: y = .*: x and y must be lists of the same length"),
+        ('{"id": 7, "x": [1], "y": [1], "degree": 1.5}', r"bad.jsonl:2: job '7': degree = 1.5: expected `int`"),
+        ('{"id": 7.5, "x": [1], "y": [1]}', r"bad.jsonl:2: id = 7.5: expected text"),
+        ('{"id": "j", "x": [1]}', r"bad.jsonl:2: job 'j': y = None: x and y must be lists of the same length"),
         ("[1, 2]", r"bad.jsonl:2: not a job"),
         (
             '{"id": "j", "x": [1, "b"], "y": [1, 2]}',
@@ -83,6 +89,57 @@ def test_a_bad_line_is_named_with_its_job_field_and_value(tmp_path: Path, line: 
     """`file:line`, the job, the field, the value and what was expected."""
     with pytest.raises(JobError, match=message):
         rows(readers.from_file(lines(tmp_path / "bad.jsonl", JOB | {"id": "twice"}, line)))
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ('{"x":[0,1],"y":[9,9],"y":[1,3]}', "y = [1, 3]"),
+        ('{"x": [0, 1], "y"\t: [9, 9], "y" : [1, 3]}', "y = [1, 3]"),
+        ('{"id": "a:b", "x": [0, 1], "y": [1, 3], "trace": "points:5", "degree": 1, "degree": 0}', "degree = 0"),
+        ('{"id": "a\\u003ab", "x": [0, 1], "y": [1, 3], "degree": 1, "degree": 0}', "degree = 0"),
+        ('{"polynomial": [1], "samples": {"seed": 1, "count": 5, "count": 5}}', "count = 5"),
+        ('{"polynomial": [1], "samples": {"count": 5}, "samples": null}', "samples = None"),
+        ('{"x": [0, 1], "y": [1, 3], "tags": {"a:": ":", "a:": ":"}}', "a: = ':'"),
+        ('{"x": [0, NaN], "y": [1, 3], "seed": 1, "seed": 1}', "seed = 1"),
+        ('{"i\\u0064": "a", "x": [0, 1], "y": [1, 3], "id": "b"}', "id = 'b'"),
+    ],
+)
+def test_a_key_given_twice_is_found_among_many_lines(tmp_path: Path, line: str, key: str) -> None:
+    """However the line is spaced and whatever its texts hold; one that has all of that and no key twice is fine."""
+    fine = [
+        '{"id": "{}:1", "x":[0,1], "y" : [1, 3]}',
+        '{"id": "{}\\u003a\\":", "x": [0, 1], "y": [1, 3], "trace": "every:3"}',
+        '{"id": "{}", "polynomial": [1], "samples": {"count": 5, "seed": null}, "basis": "power"}',
+        '{"id": "{}:", "x": [0, 1], "y": [1, 3], "tags": {"id": ":", "x:": 1}}',
+    ]
+    numbered = [text.replace("{}", str(number)) for number, text in enumerate(fine * 50)]
+    assert len(rows(readers.from_file(lines(tmp_path / "fine.jsonl", *numbered)))) == len(numbered)
+    for around in ([], numbered):
+        path = lines(tmp_path / "twice.jsonl", *around, line, *around[:1])
+        with pytest.raises(JobError, match=rf"twice.jsonl:{len(around) + 1}: .*{re.escape(key)}: given before in the same"):
+            rows(readers.from_file(path))
+
+
+def test_jsonl_is_read_as_python_writes_it(tmp_path: Path) -> None:
+    """NaN is missing and Infinity infinite, among lines without; null is a field that is not given."""
+    jobs = [
+        JOB | {"id": "NaN"},
+        {"id": 17, "x": [0.0, float("nan")], "y": [1.0, float("inf")], "degree": 1.0},
+        JOB | {"degree": None, "lr": None, "weights": None, "covariance": 1},
+        JOB | {"degree": float("nan"), "weights": [1.0, 0.0, float("nan")]},
+    ]
+    found = rows(readers.from_file(lines(tmp_path / "jobs.jsonl", *jobs), defaults={"degree": 0, "lr": 0.5}))
+    assert [(row["id"], row["degree"], row["lr"]) for row in found] == [
+        ("NaN", 0, 0.5),
+        ("17", 1, 0.5),
+        ("2", 0, 0.5),
+        ("3", 0, 0.5),
+    ]
+    np.testing.assert_array_equal([found[1]["x"], found[1]["y"]], [[0.0, np.nan], [1.0, np.inf]])
+    np.testing.assert_array_equal(found[3]["weights"], [1.0, 0.0, np.nan])
+    assert [row["covariance"] for row in found] == [False, False, True, False]
+    assert [row["weights"] is None for row in found] == [True, True, True, False]
 
 
 def test_an_empty_id_is_the_position_and_may_clash_with_a_given_one() -> None:
@@ -126,6 +183,20 @@ def test_csv_groups_rows_in_the_order_of_their_first_appearance(tmp_path: Path) 
     ]
 
 
+@pytest.mark.parametrize(
+    "word", ["", "NA", "na", "N/A", "n/a", "NaN", "nan", "NULL", "Null", "null", "None", "none", "-", "#N/A", " NA ", "nULL"]
+)
+def test_csv_knows_the_words_for_a_missing_number(tmp_path: Path, word: str) -> None:
+    """In every spelling, with blanks around it; in the column of the group they are names."""
+    path = csv_file(tmp_path, f"country,year,life,n\nNA,1,2,1\nNA,{word},3,1\nNA, 3 ,+4,{word}\nnone,1,{word},2\n")
+    found = rows(readers.from_file(path, COLUMNS._replace(weights="n")))
+    assert [(row["id"], row["x"], row["y"], row["weights"]) for row in found] == [
+        ("NA", [1.0, None, 3.0], [2.0, 3.0, 4.0], [1.0, 1.0, None]),
+        ("none", [1.0], [None], [2.0]),
+    ]
+    assert [row["place"] for row in found] == [f"{path}:3", f"{path}:5"]
+
+
 def test_csv_reads_weights_from_their_column(tmp_path: Path) -> None:
     """`--weights` names a third column of numbers."""
     path = csv_file(tmp_path, "country,year,life,n\nPeru,1,2,3\nPeru,2,3,4\n")
@@ -136,7 +207,16 @@ def test_csv_reads_weights_from_their_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("country,year,life\n\nPeru,1952,1\nPeru,1957,n.a.\n", r"data.csv:4: job 'Peru': life = 'n.a.': expected a number"),
+        ("country,year,life\n\nPeru,1952,NA\nPeru,1957,n.a.\n", r"data.csv:4: job 'Peru': life = 'n.a.': expected a number"),
+        ("country,year,life\nPeru,1, NA\nPeru,1_0,2\n", r"data.csv:3: job 'Peru': year = '1_0': expected a number"),
+        (
+            "country,year,life\nPeru,1,2\nPeru,2\n",
+            r"data.csv:3: job 'Peru': life = '': this row has 2 cells and the header 3",
+        ),
+        ("country,year,life\nPeru,1,2\nPeru,2,3,4\n", r"data.csv:3: job 'Peru': life = '3,4': this row has 4 cells"),
+        ("country,year,life\nPeru,1,2\nPeru\nPeru,1,x\n", r"data.csv:3: job 'Peru': year = '': this row has 1 cells"),
+        ("country,year,life,year\nPeru,1,2,3\n", r"data.csv: the header has 'year' \(--x\) more than once"),
+        ("country,life,country,year\nPeru,1,2,3\n", r"data.csv: the header has 'country' \(--group\) more than once"),
         ("country,year,life\nPeru,1,2\n,2,3\n", r"data.csv:3: country = '': every row needs a group"),
         ("country,Year,life\nPeru,1,2\n", r"no column 'year' \(--x\); the header has country, Year, life"),
         ("country,year,life\n", r"data.csv is empty"),
@@ -162,6 +242,121 @@ def test_parquet_rows_are_jobs_and_null_means_not_given(tmp_path: Path) -> None:
     a, b = rows(readers.from_file(tmp_path / "jobs.parquet"))
     assert (a["x"], a["y"], a["count"]) == ([0.0, None], [1.0, 2.0], None)
     assert (b["polynomial"], b["count"], b["noise"]) == ([1.0, 2.0], 7, 0.0)
+
+
+def test_columns_that_pandas_writes_are_read(tmp_path: Path) -> None:
+    """Its index beside the fields, whole numbers with a gap as floats, switches and ids as numbers."""
+    nan = float("nan")
+    table = pa.table(
+        {
+            "id": pa.array([17, 18, 19]),
+            "x": [[0.0, 1.0]] * 3,
+            "y": [[1.0, nan], [1.0, 3.0], [1.0, 3.0]],
+            "degree": [1.0, nan, None],
+            "steps": pa.array([7, 8, 9], pa.uint16()),
+            "lr": [nan, 0.5, nan],
+            "covariance": [0, 1, None],
+            "absolute_sigma": [0.0, nan, 1.0],
+            "__index_level_0__": [5, 9, 11],
+            "__index_level_1__": ["a", "b", "c"],
+        }
+    )
+    parquet.write_table(table, tmp_path / "jobs.parquet")
+    for path in (tmp_path / "jobs.parquet", arrow_file(tmp_path / "jobs.arrow", table)):
+        found = rows(readers.from_file(path, defaults={"degree": 0}))
+        columns = ("id", "degree", "steps", "lr", "covariance", "absolute_sigma", "place")
+        assert [tuple(row[name] for name in columns) for row in found] == [
+            ("17", 1, 7, 0.01, False, False, f"{path}:row 1"),
+            ("18", 0, 8, 0.5, True, False, None),
+            ("19", 0, 9, 0.01, False, True, None),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ({"degree": [1.0, 1.5]}, r"row 2: job 'b': degree = 1.5: expected `int`, got `float`"),
+        ({"covariance": [1, 2]}, r"row 2: job 'b': covariance = 2: expected `bool`, got `int`"),
+        ({"id": [b"a", b"\xff"]}, r"row 2: id = b'\\xff': expected text of length <= 200 \(bytes: in UTF-8\)"),
+        ({"id": [1.0, 1.5]}, r"row 2: id = 1.5: expected text"),
+        ({"id": [1, 1]}, r"row 2: id = '1': already used at .*row 1"),
+        ({"id": [True, False]}, r"row 1: id = True: expected text"),
+        ({"weights": [[1.0, 2.0], None]}, r"row 1: job 'a': weights = .*: one weight for each point"),
+        ({"y": [None, [1.0, 2.0]]}, r"row 2: job 'b': y = .*same length"),
+        ({"samples": [None, {"count": 2.5}]}, r"row 2: job 'b': samples.count = 2.5: expected `int`"),
+    ],
+)
+def test_a_number_that_would_lose_something_is_refused(tmp_path: Path, column: dict[str, Any], message: str) -> None:
+    """With row, job, field, value and rule, among rows that are fine."""
+    table = pa.table({"id": ["a", "b"], "x": [[1.0]] * 2, "y": [[1.0]] * 2} | column)
+    parquet.write_table(table, tmp_path / "jobs.parquet")
+    for path in (tmp_path / "jobs.parquet", arrow_file(tmp_path / "jobs.arrow", table)):
+        with pytest.raises(JobError, match=message):
+            rows(readers.from_file(path))
+
+
+NULL_LISTS: list[dict[str, Any]] = [
+    {"id": "good", "x": [0.0, 1.0], "y": [1.0, 3.0], "weights": None},
+    {"id": "no y", "x": [0.0, 1.0], "y": None, "weights": [1.0, 1.0]},
+    {"id": "no x", "x": None, "y": [1.0], "weights": None},
+    {"id": "neither", "x": None, "y": None, "weights": None},
+    {"id": "weights", "x": None, "y": None, "weights": [1.0]},
+    {"id": "last", "x": [0.0, 1.0], "y": [1.0, 3.0], "weights": [1.0, None]},
+]
+
+
+def test_a_null_list_among_good_rows_is_missing_at_every_point(tmp_path: Path) -> None:
+    """So that one fit gets a status; the rows around it are as they were."""
+    table = pa.Table.from_pylist(NULL_LISTS)
+    parquet.write_table(table, tmp_path / "jobs.parquet")
+    arrow_file(tmp_path / "jobs.arrow", table)
+    lines(tmp_path / "jobs.jsonl", *NULL_LISTS)
+    nan = float("nan")
+    for name, place in (("jobs.parquet", "row "), ("jobs.arrow", "row "), ("jobs.jsonl", "")):
+        found = rows(readers.from_file(tmp_path / name))
+        bad = [f"{tmp_path / name}:{place}{row}" for row in (2, 3, 5, 6)]
+        expected = [
+            ("good", [0.0, 1.0], [1.0, 3.0], None, None),
+            ("no y", [0.0, 1.0], [nan, nan], [1.0, 1.0], bad[0]),
+            ("no x", [nan], [1.0], None, bad[1]),
+            ("neither", [], [], None, None),
+            ("weights", [nan], [nan], [1.0], bad[2]),
+            ("last", [0.0, 1.0], [1.0, 3.0], [1.0, None], bad[3]),
+        ]
+        assert repr([tuple(row[name] for name in ("id", "x", "y", "weights", "place")) for row in found]) == repr(expected)
+    dictionaries = rows(readers.from_jobs(NULL_LISTS))
+    assert [(row["id"], len(row["x"]), row["place"]) for row in dictionaries] == [
+        (name, len(x), None) for name, x, *_ in expected
+    ]
+
+
+def test_a_list_that_no_row_has_is_an_error(tmp_path: Path) -> None:
+    """A file without the column y is no file with fits that fail."""
+    for suffix in ("parquet", "npz", "jsonl"):
+        path = tmp_path / f"jobs.{suffix}"
+        parquet.write_table(pa.table({"x": [[1.0]]}), tmp_path / "jobs.parquet")
+        np.savez(tmp_path / "jobs.npz", x=np.ones((1, 1)))
+        lines(tmp_path / "jobs.jsonl", {"x": [1.0]})
+        with pytest.raises(JobError, match=rf"jobs.{suffix}:.*1: y = None: x and y must be lists of the same length"):
+            rows(readers.from_file(path))
+
+
+def test_the_first_point_that_cannot_be_fitted_has_its_place(tmp_path: Path) -> None:
+    """Lines of the CSV as an editor counts them; a point of weight 0 is none, and what is drawn has no place."""
+    text = (
+        'country,note,year,life,n\nPeru,"two\nlines",1,2,1\n\nChad,,1,2,1\nPeru,,,2,0\nChad,,2,inf,1\nPeru,,3,NA,1\n'
+        "Peru,,,4,1\nMali,,1,1e200,1\nIran,,1,1,-1\nOman,,1,1,\nCuba,,1,1,1"
+    )
+    for csv, shift in ((text, 0), (text.replace("\nlines", ""), 1), (text.replace("\nlines", "").replace("\n\n", "\n"), 2)):
+        path = csv_file(tmp_path, csv)
+        found = rows(readers.from_file(path, COLUMNS._replace(weights="n")))
+        assert {row["id"]: row["place"] for row in found} == {
+            name: line and f"{path}:{line - shift}"
+            for name, line in (("Peru", 8), ("Chad", 7), ("Mali", 10), ("Iran", 11), ("Oman", 12), ("Cuba", None))
+        }
+    jobs: list[dict[str, Any]] = [JOB, {"polynomial": [1.0]}, JOB | {"weights": [1, 0, None]}, JOB | {"y": [None, 1, 2]}]
+    path = lines(tmp_path / "jobs.jsonl", jobs[0], "", *jobs[1:])
+    assert [row["place"] for row in rows(readers.from_file(path))] == [None, None, f"{path}:4", f"{path}:5"]
 
 
 @pytest.mark.parametrize(
@@ -250,6 +445,34 @@ def test_npz_arrays_have_a_row_for_each_job_or_none_for_all(tmp_path: Path) -> N
         ("b", 1, 4, 2.0, 4),
         ("c", 1, 5, 3.0, 4),
     ]
+
+
+def test_npz_values_are_taken_as_people_have_them(tmp_path: Path) -> None:
+    """Ids as numbers or bytes, whole floats with a gap, switches as numbers, lists padded with weight 0."""
+    nan = float("nan")
+    arrays: dict[str, Any] = {
+        "x": np.array([[0, 1, 2], [0, 1, nan]]),
+        "y": np.array([[1, nan, 5], [5, 4, nan]], np.float32),
+        "weights": np.array([[1, 1, 1], [1, 1, 0]]),
+        "degree": np.array([1.0, nan]),
+        "covariance": np.array([0, 1], np.uint8),
+        "basis": np.array(b"power"),
+    }
+    for ids in (np.array([10, 11]), np.array([b"10", b"11"]), np.array([10.0, 11.0])):
+        np.savez(tmp_path / "jobs.npz", id=ids, **arrays)
+        found = rows(readers.from_file(tmp_path / "jobs.npz"))
+        assert [(row["id"], row["degree"], row["covariance"], row["basis"]) for row in found] == [
+            ("10", 1, False, "power"),
+            ("11", 2, True, "power"),
+        ]
+        assert [row["place"] for row in found] == [f"{tmp_path / 'jobs.npz'}:row 1", None]
+
+
+def test_npz_of_one_sample_set_and_several_degrees_is_a_fit_for_each(tmp_path: Path) -> None:
+    """x and y without an axis of jobs are those of all."""
+    np.savez(tmp_path / "jobs.npz", x=np.arange(3), y=np.arange(3.0), degree=np.array([0, 1]))
+    found = rows(readers.from_file(tmp_path / "jobs.npz"))
+    assert [(row["id"], row["x"], row["degree"]) for row in found] == [("0", [0.0, 1.0, 2.0], 0), ("1", [0.0, 1.0, 2.0], 1)]
 
 
 def test_npz_without_an_axis_of_jobs_is_one_job(tmp_path: Path) -> None:

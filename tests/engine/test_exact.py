@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from numpy.polynomial import Polynomial
 
+from fitq_shared.fields import Basis
 from fitq_shared.frames import jobs_batch
-from fitq_shared.jobs import Basis, FitJob
+from fitq_shared.jobs import FitJob
 from fitq_worker.certified import read
 from fitq_worker.engine import fit
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from fitq.traces import labelled
+from fitq_shared.fields import Basis, Dtype
 from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, jobs_batch
-from fitq_shared.jobs import Basis, Dtype, FitJob
+from fitq_shared.jobs import FitJob
 from fitq_worker.engine import fit, outcome
 
 SECONDS = 1.7e9 + np.arange(12.0)

@@ -11,8 +11,9 @@ import torch
 from numpy.polynomial import chebyshev, legendre
 from numpy.typing import NDArray
 
+from fitq_shared.fields import Basis, Loss, Optimizer, Schedule
 from fitq_shared.frames import jobs_batch
-from fitq_shared.jobs import Basis, FitJob, Loss, Optimizer, Schedule
+from fitq_shared.jobs import FitJob
 from fitq_shared.sampling import START, normals
 from fitq_worker.engine import fit
 

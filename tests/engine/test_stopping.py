@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fitq_shared.fields import Loss
 from fitq_shared.frames import jobs_batch
-from fitq_shared.jobs import FitJob, Loss
+from fitq_shared.jobs import FitJob
 from fitq_shared.trace import recorded_steps
 from fitq_worker.engine import fit
 

@@ -1,26 +1,34 @@
-"""Which points no fit can be computed with."""
+"""Which points cannot be fitted."""
+
+from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 
-from fitq_shared.points import unfit
+from fitq_shared.points import MAX_MAGNITUDE, unfit
 
-NO_NUMBERS = [np.nan, np.inf, -np.inf, 1.1e150, -1e300]
-
-
-@pytest.mark.parametrize("value", NO_NUMBERS)
-def test_no_number_in_x_or_y_is_unfit_unless_its_weight_is_0(value: float) -> None:
-    """Whatever the other columns are."""
-    sick, whole, weights = np.array([value, 1.0, value]), np.ones(3), np.array([1.0, 1.0, 0.0])
-
-    for x, y in ((sick, whole), (whole, sick), (sick, sick)):
-        assert unfit(x, y, None).tolist() == [True, False, True]
-        assert unfit(x, y, weights).tolist() == [True, False, False]
+NAN, INF = math.nan, math.inf
 
 
-@pytest.mark.parametrize("value", [*NO_NUMBERS, -1.0, -5e-324])
-def test_a_weight_must_be_a_number_from_0_up(value: float) -> None:
-    """A negative one has no meaning in a mean of squares."""
-    weights = np.array([1.0, value, 0.0, -0.0, 1e150])
+@pytest.mark.parametrize("bad", [NAN, INF, -INF, 1.1 * MAX_MAGNITUDE, -1.1 * MAX_MAGNITUDE])
+def test_a_number_that_is_missing_or_too_large_spoils_its_point(bad: float) -> None:
+    """In x and in y, unless the point has weight 0."""
+    x, y = np.array([bad, 1.0, 1.0, bad, -MAX_MAGNITUDE]), np.array([1.0, bad, 1.0, bad, MAX_MAGNITUDE])
+    assert unfit(x, y, None).tolist() == [True, True, False, True, False]
+    assert unfit(x, y, np.array([1.0, 2.0, 1.0, 0.0, MAX_MAGNITUDE])).tolist() == [True, True, False, False, False]
+    assert unfit(x, y, np.array([0.0, -0.0, 0.0, 1e-300, 1.0])).tolist() == [False, False, False, True, False]
 
-    assert unfit(np.ones(5), np.ones(5), weights).tolist() == [False, True, False, False, False]
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF, -1.0, -1e-300, 1.1 * MAX_MAGNITUDE])
+def test_a_weight_that_is_none_spoils_its_point(bad: float) -> None:
+    """Whatever x and y are."""
+    x = np.array([1.0, NAN, 1.0])
+    assert unfit(x, x, np.array([bad, bad, 1.0])).tolist() == [True, True, False]
+
+
+def test_no_points_are_none() -> None:
+    """An empty sample set has nothing wrong."""
+    empty = np.zeros(0)
+    assert unfit(empty, empty, empty).tolist() == unfit(empty, empty, None).tolist() == []

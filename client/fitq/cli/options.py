@@ -10,7 +10,8 @@ import click
 import msgspec
 
 from fitq_shared import once
-from fitq_shared.jobs import Basis, Dtype, FitJob, Loss, Missing, Optimizer, Samples, Schedule, defaults_from_mapping
+from fitq_shared.fields import Basis, Dtype, Loss, Missing, Optimizer, Schedule
+from fitq_shared.jobs import FitJob, Samples, defaults_from_mapping
 
 if TYPE_CHECKING:
     import pyarrow as pa

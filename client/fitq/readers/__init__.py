@@ -13,9 +13,10 @@ import pyarrow as pa
 from fitq.readers.arrow_ipc import from_arrow
 from fitq.readers.asked import NOTHING, Asked
 from fitq.readers.batches import from_jobs
+from fitq.readers.csv_table import Columns
 from fitq.readers.generated import generated
 from fitq.readers.jsonl import from_jsonl
-from fitq.readers.long_csv import Columns, from_csv
+from fitq.readers.long_csv import from_csv
 from fitq.readers.npz import from_npz
 from fitq.readers.parquet import from_parquet
 from fitq_shared.errors import FileError, InputError

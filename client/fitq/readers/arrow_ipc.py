@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from fitq.readers.asked import NOTHING, Asked
-from fitq.readers.columnar import check_names, from_tables
+from fitq.readers.columnar import field_names, from_tables
 from fitq.readers.files import empty, opened, row_of, unreadable
 
 _FILE_MAGIC = b"ARROW1"
@@ -33,7 +33,7 @@ def _batches(path: str | Path, asked: Asked) -> Iterator[pa.RecordBatch]:
     rows = 0
     with unreadable(path, "Arrow IPC file"), pa.memory_map(str(path)) as mapped:  # mapped: a batch may be the whole file
         for batch in _file(mapped) if is_file else pa.ipc.open_stream(mapped):
-            check_names(str(path), batch.schema.names, asked)
+            batch = batch.select(field_names(str(path), batch.schema.names, asked))
             batch.validate(full=True)
             rows += batch.num_rows
             yield batch

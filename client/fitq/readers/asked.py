@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fitq.tags import tags_text
 from fitq_shared.errors import InputError, JobError
@@ -57,13 +58,22 @@ def settled(rows: pa.RecordBatch, asked: Asked, defaults: Mapping[str, object]) 
         JobError: a column is of a type that no tag has.
     """
     columns = dict(zip(rows.schema.names, rows.columns, strict=True))
+    if not columns:  # from which nothing could tell the number of rows
+        return rows
     columns |= {name: pa.nulls(rows.num_rows) for name in asked.overrides.keys() & columns.keys()}
-    asked.note({name: rows.num_rows - columns[name].null_count for name in defaults.keys() & columns.keys()})
+    asked.note({name: _given(columns[name]) for name in defaults.keys() & columns.keys()})
     if names := asked.tag_columns(columns):
         columns["tags"] = pa.StructArray.from_arrays([columns.pop(name) for name in names], names)
     if "tags" in columns:
         columns["tags"] = _text(columns["tags"])
     return pa.RecordBatch.from_pydict(columns)
+
+
+def _given(column: pa.Array) -> int:
+    """How many rows hold a value, which NaN is not."""
+    values = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    missing = values.is_null(nan_is_null=True)
+    return len(column) - int(pc.sum(missing).as_py() or 0)
 
 
 def _text(tags: pa.Array) -> pa.Array:

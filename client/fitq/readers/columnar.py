@@ -6,6 +6,7 @@ text. So columns need to be right only about the jobs they let pass.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, starmap
 from typing import Any
@@ -14,17 +15,21 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from fitq.readers.asked import NOTHING, Asked, settled
 from fitq.readers.batches import BATCH_JOBS, BATCH_SAMPLES, in_batches
 from fitq.readers.completed import completed
+from fitq.readers.places import Point, placed
 from fitq.readers.unique import unique
 from fitq_shared.errors import InputError, JobError
-from fitq_shared.frames import JOB_SCHEMA, jobs_batch
+from fitq_shared.frames import jobs_batch
 from fitq_shared.jobs import FitJob, defaults_from_mapping, job_from_mapping
+from fitq_shared.rows import replaced
 from fitq_shared.rules import certain
 
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 #: A batch has at most this many jobs (and BATCH_SAMPLES samples).
 BATCH_ROWS = 32_768
 
@@ -34,10 +39,12 @@ def from_tables(
     place: Callable[[int], str],
     defaults: Mapping[str, object] | None = None,
     asked: Asked = NOTHING,
+    point: Point | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The jobs of `tables`, whose columns are named like the fields of FitJob and the same in all; null is not given.
 
-    `place` names the position of a job, from 0; `defaults` fill the fields that a row does not give.
+    `place` names the position of a job, from 0, and `point` that of a point where it is another; `defaults` fill the
+    fields that a row does not give, and `asked` is for all rows.
 
     Raises:
         JobError: the first row that is no job, or has an id that occurred before.
@@ -46,18 +53,21 @@ def from_tables(
     tables, defaults = iter(tables), {**(defaults or {}), **asked.overrides}
     if (first := next(tables, None)) is None:
         return
-    jobs = _jobs(chain([first], tables), place, defaults, asked)
+    jobs = placed(_jobs(chain([first], tables), place, defaults, asked), point or (lambda position, _: place(position)))
     # Where no row gives an id, ids are positions.
     yield from unique(jobs, place) if "id" in first.schema.names or "id" in defaults else jobs
 
 
-def check_names(source: str, names: Sequence[str], asked: Asked = NOTHING) -> None:
-    """Return when every name is a field of FitJob or a tag, and none occurs twice.
+def field_names(source: str, names: Sequence[str], asked: Asked = NOTHING) -> list[str]:
+    """The names of columns that are fields of FitJob or tags.
+
+    An index that pandas has stored beside them is none, unless it is named as a tag.
 
     Raises:
-        InputError: otherwise.
+        InputError: another name is neither, or a tag a field, or one occurs twice.
     """
     known = FitJob.__struct_fields__
+    names = [name for name in names if name in asked.tags or not _PANDAS_INDEX.fullmatch(name)]
     asked.check_tags(source, names)
     tags = asked.tag_columns(names)
     if unknown := [name for name in names if name not in known and name not in tags]:
@@ -69,14 +79,14 @@ def check_names(source: str, names: Sequence[str], asked: Asked = NOTHING) -> No
         raise InputError(f"{source}: {fields[0]} is a field of a job; rename the column to carry it along as a tag")
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise InputError(f"{source}: {', '.join(twice)}: more than one column of that name; rename or drop the others")
+    return names
 
 
-def doubted(jobs: pa.RecordBatch, by_row: Callable[[int], FitJob]) -> Iterator[pa.RecordBatch]:
-    """A batch of JOB_SCHEMA in which `by_row` decides about the rows that `certain` doubts.
+def doubted(jobs: pa.RecordBatch, certainly: NDArray[np.bool_], by_row: Callable[[int], FitJob]) -> Iterator[pa.RecordBatch]:
+    """A batch of JOB_SCHEMA in which `by_row` decides about the rows that are not certain.
 
     `by_row` returns the job of a row or raises a JobError; the rows before that one come first.
     """
-    certainly = certain(jobs)
     accepted: list[FitJob] = []
     for row in np.flatnonzero(~certainly).tolist():
         try:
@@ -86,12 +96,6 @@ def doubted(jobs: pa.RecordBatch, by_row: Callable[[int], FitJob]) -> Iterator[p
             raise
         accepted.append(job)
     yield from _merged(jobs, certainly, accepted)
-
-
-def given_fields(row: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a row that are not null, inside the struct of `samples` too."""
-    fields = {name: given_fields(value) if isinstance(value, dict) else value for name, value in row.items()}
-    return {name: value for name, value in fields.items() if value is not None and value != {}}
 
 
 def _jobs(
@@ -113,14 +117,14 @@ def _converted(
     def job(row: int, fields: dict[str, Any]) -> FitJob:
         if fields.get("tags") is not None:
             fields["tags"] = msgspec.json.decode(fields["tags"])
-        return job_from_mapping({**defaults, **given_fields(fields)}, place(first + row))
+        return job_from_mapping(fields, place(first + row), defaults)
 
     try:
         jobs = completed(rows, first, defaults_from_mapping(defaults))
     except pa.ArrowException:
         parts = (rows.slice(start, BATCH_JOBS).to_pylist() for start in range(0, rows.num_rows, BATCH_JOBS))
         return in_batches(starmap(job, enumerate(chain.from_iterable(parts))), first)
-    return doubted(jobs, lambda row: job(row, rows.slice(row, 1).to_pylist()[0]))
+    return doubted(jobs, certain(jobs), lambda row: job(row, rows.slice(row, 1).to_pylist()[0]))
 
 
 def _bounded(table: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
@@ -148,9 +152,9 @@ def _merged(jobs: pa.RecordBatch, certainly: NDArray[np.bool_], accepted: list[F
     if accepted:
         source = np.arange(jobs.num_rows)
         source[~certainly] = jobs.num_rows + np.arange(len(accepted))
-        merged = pa.concat_batches([jobs, jobs_batch(accepted)]).take(source)
-        numbered = {"index": jobs["index"], "id": jobs["id"]}
-        columns = [numbered.get(name, merged[name]) for name in JOB_SCHEMA.names]
-        jobs = pa.RecordBatch.from_arrays(columns, schema=JOB_SCHEMA)
+        numbers = jobs["index"].filter(pa.array(~certainly)).to_pylist()
+        named = [job if job.id else replace(job, id=str(number)) for job, number in zip(accepted, numbers, strict=True)]
+        merged = pa.concat_batches([jobs, jobs_batch(named)]).take(source)
+        jobs = replaced(merged, {"index": jobs["index"]})
     if jobs.num_rows:
         yield jobs

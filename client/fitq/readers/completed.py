@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fitq.readers.casts import cast, is_text
+from fitq_shared.fields import Optimizer
 from fitq_shared.frames import JOB_SCHEMA
-from fitq_shared.jobs import FitJob, Optimizer, Samples
+from fitq_shared.jobs import FitJob, Samples
 
 _OPTIMIZERS = get_args(Optimizer)
 #: Field whose default depends on the optimizer -> that default for each of _OPTIMIZERS.
@@ -68,8 +70,8 @@ def _ids(rows: pa.RecordBatch, index: pa.Array) -> pa.Array:
 def _init(rows: pa.RecordBatch, defaults: FitJob) -> dict[str, pa.Array]:
     """`init` and `init_exact` from a column that holds lists or the word `exact`."""
     floats, exact = JOB_SCHEMA.field("init").type, defaults.init == "exact"
-    if "init" in rows.schema.names and _is_text(rows["init"].type):
-        words = _cast(rows["init"], pa.string())
+    if "init" in rows.schema.names and is_text(rows["init"].type):
+        words = cast(rows["init"], pa.string())
         if not pc.all(pc.equal(words, "exact"), min_count=0).as_py():
             raise pa.ArrowTypeError("init is neither a list nor exact")
         return {"init": pa.nulls(len(words), floats), "init_exact": pc.or_(words.is_valid(), exact)}
@@ -100,42 +102,11 @@ def _fields_of_samples(rows: pa.RecordBatch) -> dict[str, pa.Array]:
     if not pa.types.is_struct(column.type) or not {field.name for field in column.type} <= set(_SAMPLES_TYPES):
         raise pa.ArrowTypeError("samples are no struct of the fields of Samples")
     fields = {field.name: values for field, values in zip(column.type, column.flatten(), strict=True)}
-    return {
-        name: _cast(values, _SAMPLES_TYPES[name]) for name, values in fields.items() if not pa.types.is_null(values.type)
-    }
+    return {name: cast(values, _SAMPLES_TYPES[name]) for name, values in fields.items() if not pa.types.is_null(values.type)}
 
 
 def _given(rows: pa.RecordBatch, name: str, kind: pa.DataType) -> pa.Array | None:
     """The column as `kind`; None where it is missing or holds nothing but nulls by its type."""
     if name not in rows.schema.names or pa.types.is_null(rows[name].type):
         return None
-    return _cast(rows[name], kind)
-
-
-def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """The same values in another type; only casts that the row-wise way would not refuse, and that lose nothing."""
-    if not _alike(column.type, kind):
-        raise pa.ArrowTypeError(f"{column.type} is no {kind}")
-    return column if column.type == kind else column.cast(kind)
-
-
-def _alike(found: Any, wanted: Any) -> bool:
-    types = pa.types
-    if types.is_list(wanted):
-        return _is_list(found) and _alike(found.value_type, wanted.value_type)
-    if types.is_string(wanted):
-        return _is_text(found)
-    if types.is_floating(wanted):
-        return bool(types.is_floating(found) or types.is_integer(found))
-    if types.is_integer(wanted):
-        return bool(types.is_integer(found))
-    return bool(found == wanted)
-
-
-def _is_list(kind: Any) -> bool:
-    return any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
-
-
-def _is_text(kind: Any) -> bool:
-    words = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return any(test(words) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+    return cast(rows[name], kind)

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any
 
-import msgspec
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from fitq.readers.asked import NOTHING, Asked
 from fitq.readers.batches import in_batches
 from fitq.readers.columnar import doubted
 from fitq.readers.completed import completed
 from fitq.readers.files import empty, opened
+from fitq.readers.lines import Fields, decoded, doubtful, given_fields, line_type
+from fitq.readers.places import placed
 from fitq.readers.unique import unique
 from fitq.tags import text_of
-from fitq_shared.errors import InputError
+from fitq_shared import json_text
+from fitq_shared.errors import InputError, JobError
 from fitq_shared.frames import JOB_SCHEMA
 from fitq_shared.jobs import FitJob, defaults_from_mapping, job_from_json
+from fitq_shared.plain import given
+from fitq_shared.rules import certain
 
 #: Lines are read in blocks of about this size; its at most a million numbers take some 50 MB as Python objects.
 _BLOCK_BYTES = 2 * 2**20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(FitJob)}
-
-Decoder = Callable[[bytes], FitJob]
 
 
 def from_jsonl(
@@ -49,7 +52,8 @@ def from_jsonl(
         return f"{'stdin' if str(path) == '-' else path}:{position + 1 + bisect_right(blank, position)}"
 
     batch = None
-    for batch in unique(_jobs(_blocks(path, blank), place, defaults or {}, asked), place):
+    jobs = unique(_jobs(_blocks(path, blank), place, defaults or {}, asked), place)
+    for batch in placed(jobs, lambda position, _: place(position)):
         yield batch
     if batch is None:
         raise empty(path, 'one JSON object a line, such as {"x": [0, 1, 2], "y": [1, 3, 5], "degree": 1}')
@@ -76,82 +80,60 @@ def _blocks(path: str | Path, blank: array[int]) -> Iterator[list[bytes]]:
 def _jobs(
     blocks: Iterator[list[bytes]], place: Callable[[int], str], defaults: Mapping[str, object], asked: Asked
 ) -> Iterator[pa.RecordBatch]:
-    decode, count = _decoder(defaults, asked.overrides), _counter(defaults.keys() - asked.overrides.keys())
+    kind, values = line_type(asked.overrides), defaults_from_mapping({**defaults, **asked.overrides})
+    counted = () if asked.given is None else defaults.keys() - asked.overrides.keys()
     first = 0
     for lines in blocks:
-        if asked.given is not None:
-            asked.note(count(lines))
-        yield from _converted(lines, first, decode, place, defaults, asked.overrides)
+
+        def by_row(row: int, lines: list[bytes] = lines, first: int = first) -> FitJob:
+            return job_from_json(lines[row], place(first + row), defaults, asked.overrides)
+
+        found = decoded(lines, kind)
+        fields, keys = given_fields(found.jobs)
+        doubts = doubtful(lines, fields, keys)
+        doubts[found.refused] = True
+        asked.note(_counts(fields, [lines[row] for row in found.refused], counted))
+        own = {name: values for name, values in fields.items() if name not in asked.overrides}
+        yield from _converted(own, doubts, first, values, by_row)
         first += len(lines)
 
 
 def _converted(
-    lines: list[bytes],
-    first: int,
-    decode: Decoder,
-    place: Callable[[int], str],
-    defaults: Mapping[str, object],
-    overrides: Mapping[str, object],
+    fields: Fields, doubts: NDArray[np.bool_], first: int, defaults: FitJob, by_row: Callable[[int], FitJob]
 ) -> Iterator[pa.RecordBatch]:
-    def by_row(row: int) -> FitJob:
-        return job_from_json(lines[row], place(first + row), defaults, overrides)
-
     try:
-        jobs = completed(_columns([decode(line) for line in lines], overrides), first, FitJob())
-    except (
-        msgspec.DecodeError,
-        ValueError,
-        pa.ArrowException,
-    ):  # no job, or what no column can hold: the line will say which
-        return in_batches(map(by_row, range(len(lines))), first)
-    return doubted(jobs, by_row)
+        batch = completed(_table(fields, len(doubts)), first, defaults)
+    except (pa.ArrowException, ValueError):  # what no column can hold: the line will say which
+        return in_batches(map(by_row, range(len(doubts))), first)
+    return doubted(batch, certain(batch) & ~doubts, by_row)
 
 
-def _decoder(defaults: Mapping[str, object], overrides: Mapping[str, object]) -> Decoder:
-    """Reads a line as a FitJob whose fields have other defaults, and takes anything in those that are overridden."""
-    if not defaults and not overrides:
-        return msgspec.json.Decoder(FitJob).decode
-    values, types = defaults_from_mapping({**defaults, **overrides}), get_type_hints(FitJob, include_extras=True)
-    types |= dict.fromkeys(overrides, Any)
-    fields = [(name, types[name], _as_default(getattr(values, name))) for name in {**defaults, **overrides}]
-    job = msgspec.defstruct("FitJob", fields, bases=(FitJob,), frozen=True, kw_only=True, forbid_unknown_fields=True)
-    return cast(Decoder, msgspec.json.Decoder(job).decode)
+def _counts(fields: Fields, refused: list[bytes], names: Collection[str]) -> Counter[str]:
+    """How many lines give each of the fields `names`, of those in `fields` and of those that are `refused` there."""
+    counts = Counter({name: len(fields[name]) - fields[name].count(None) for name in names if name in fields})
+    if names:
+        counts.update(name for line in refused for name in _given_in(line) if name in names)
+    return counts
 
 
-def _as_default(value: object) -> object:
-    """msgspec takes lists as defaults only from a function that makes them."""
-    return msgspec.field(default_factory=value.copy) if isinstance(value, list) else value
+def _given_in(line: bytes) -> Collection[str]:
+    try:
+        fields = json_text.decoded(line)
+    except JobError:  # which reading it as a job says
+        return ()
+    return given(fields).keys() if isinstance(fields, dict) else ()
 
 
-def _counter(names: Collection[str]) -> Callable[[list[bytes]], dict[str, int]]:
-    """Counts in how many lines each of these fields is."""
-    fields = [(name, Any, msgspec.UNSET) for name in names]
-    decode = msgspec.json.Decoder(msgspec.defstruct("Given", fields, gc=False)).decode
-
-    def count(lines: list[bytes]) -> dict[str, int]:
-        try:
-            found = [decode(line) for line in lines]
-        except (msgspec.DecodeError, ValueError):  # no object: reading it as a job says which line
-            return {}
-        return {name: sum(getattr(line, name) is not msgspec.UNSET for line in found) for name in names}
-
-    return count if names else lambda _: {}
-
-
-def _columns(jobs: Sequence[FitJob], overrides: Mapping[str, object]) -> pa.RecordBatch:
-    """The fields of `jobs` as columns; those in which all have the default are left out."""
-    columns = {}
-    for name in FitJob.__struct_fields__:
-        values = [overrides[name]] * len(jobs) if name in overrides else list(map(attrgetter(name), jobs))
-        if name == "id" or values.count(_DEFAULTS[name]) < len(values):
-            columns[name] = _column(name, values)
-    return pa.RecordBatch.from_pydict(columns)
+def _table(fields: Fields, rows: int) -> pa.RecordBatch:
+    """The fields as columns, null where a line does not give one."""
+    columns = {name: _column(name, values) for name, values in fields.items()}
+    return pa.RecordBatch.from_pydict(columns or {"id": pa.nulls(rows)})
 
 
 def _column(name: str, values: Sequence[Any]) -> pa.Array:
-    if name == "samples":
-        return pa.array([value and msgspec.structs.asdict(value) for value in values])
+    if name == "id" and int in map(type, values):
+        values = [str(value) if isinstance(value, int) else value for value in values]
     if name == "tags":
-        return pa.array(map(text_of, values), pa.string())
-    # Of init, both lists and text, only the values tell the type.
-    return pa.array(values, JOB_SCHEMA.field(name).type if name != "init" else None)
+        values = list(map(text_of, values))
+    # Of init, both lists and text, and of samples only the values tell the type.
+    return pa.array(values, None if name in ("init", "samples") else JOB_SCHEMA.field(name).type)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fitq.readers.asked import NOTHING, Asked
 from fitq.readers.batches import BATCH_SAMPLES
-from fitq.readers.columnar import BATCH_ROWS, check_names, from_tables
+from fitq.readers.columnar import BATCH_ROWS, field_names, from_tables
 from fitq.readers.files import empty, opened, row_of, unreadable
 from fitq_shared.errors import FileError
 
@@ -44,8 +44,8 @@ def from_npz(
 def _batches(path: str | Path, asked: Asked) -> Iterator[pa.RecordBatch]:
     refusals = (zipfile.BadZipFile, zlib.error, EOFError, KeyError)
     with opened(path) as file, unreadable(path, "NPZ file", *refusals), zipfile.ZipFile(file) as archive:
-        check_names(str(path), [_field(member) for member in archive.namelist()], asked)
-        arrays = {_field(member): _Array(archive, member) for member in archive.namelist()}
+        names = field_names(str(path), [_field(member) for member in archive.namelist()], asked)
+        arrays = {_field(member): _Array(archive, member) for member in archive.namelist() if _field(member) in names}
         jobs = _number_of_jobs(path, arrays)
         at_once = max(1, min(BATCH_ROWS, BATCH_SAMPLES // max(array.width for array in arrays.values())))
         for first in range(0, jobs, at_once):
@@ -73,7 +73,7 @@ class _Array:
     def __init__(self, archive: zipfile.ZipFile, member: str) -> None:
         self._stream = archive.open(member)
         shape, in_columns, self._dtype = _HEADERS[npy.read_magic(self._stream)](self._stream)
-        is_list = _field(member) in _LIST_FIELDS and self._dtype.kind != "U"
+        is_list = _field(member) in _LIST_FIELDS and self._dtype.kind not in "US"
         if self._dtype.hasobject or not is_list <= len(shape) <= is_list + 1:
             raise ValueError(f"{_field(member)} has shape {shape} and holds {self._dtype}")
         #: Number of jobs; None where the value is that of all jobs.

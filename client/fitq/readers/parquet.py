@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from fitq.readers.asked import NOTHING, Asked
 from fitq.readers.batches import BATCH_SAMPLES
-from fitq.readers.columnar import BATCH_ROWS, check_names, from_tables
+from fitq.readers.columnar import BATCH_ROWS, field_names, from_tables
 from fitq.readers.files import empty, opened, row_of, unreadable
 
 #: Columns are read in pieces of this size instead of whole, for row groups may be of any size.
@@ -35,9 +35,10 @@ def _batches(path: str | Path, asked: Asked) -> Iterator[pa.RecordBatch]:
         table = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
         if table.metadata.num_rows == 0:
             raise empty(path, "one job a row")
-        check_names(str(path), table.schema_arrow.names, asked)
+        names = field_names(str(path), table.schema_arrow.names, asked)
         for group in range(table.num_row_groups):
-            for batch in table.iter_batches(_rows_at_once(table.metadata.row_group(group)), row_groups=[group]):
+            rows = _rows_at_once(table.metadata.row_group(group))
+            for batch in table.iter_batches(rows, row_groups=[group], columns=names):
                 batch.validate(full=True)  # text may be no UTF-8
                 yield batch
 
