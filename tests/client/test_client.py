@@ -50,6 +50,9 @@ def test_the_public_surface_is_what_all_says() -> None:
         "FitJob",
         "Submission",
         "fitq_shared.errors",
+        "p_values",
+        "predict",
+        "residuals",
     ]
     assert dir(fitq) == sorted(fitq.__all__)
     with pytest.raises(AttributeError, match="'fitq' has no attribute 'Clint'"):

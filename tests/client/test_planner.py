@@ -98,7 +98,7 @@ def test_explicit_and_generated_samples_are_never_mixed() -> None:
         (generated(samples={"count": MAX_SAMPLES_BUT_MSE}), 14, 6),
         (generated(steps=1_000_000, trace="full"), 20, 8),
         (generated(degree=30, steps=1_000_000), 80, 23),
-        (generated(loss="huber"), 2000, 829),
+        (generated(loss="huber"), 2000, 754),
     ],
 )
 def test_chunks_are_cut_by_samples_traces_and_time(job: Fields, jobs: int, largest: int) -> None:
