@@ -116,7 +116,7 @@ def frames(outcome: Outcome, traces: Traces, device: str) -> tuple[pa.RecordBatc
 def _result_frame(outcome: Outcome, fits: _Fits, device: str) -> pa.RecordBatch:
     jobs, used = outcome.tile.jobs, _array(outcome.reduced.used)
     columns = {
-        **_asked(jobs, outcome.objective),
+        **_asked(jobs, outcome.objective, fits),
         **_told(outcome, fits),
         **_coefficients(outcome, fits),
         **_losses(outcome, fits),
@@ -132,7 +132,7 @@ def _result_frame(outcome: Outcome, fits: _Fits, device: str) -> pa.RecordBatch:
     )
 
 
-def _asked(jobs: pa.RecordBatch, objective: Objective) -> dict[str, Any]:
+def _asked(jobs: pa.RecordBatch, objective: Objective, fits: _Fits) -> dict[str, Any]:
     """What the job was."""
     words = {"basis": "basis", "loss_function": "loss", "optimizer": "optimizer"}
     delta = objective.delta
@@ -143,7 +143,7 @@ def _asked(jobs: pa.RecordBatch, objective: Objective) -> dict[str, Any]:
         **{name: _constant(jobs[column][0].as_py(), len(jobs)) for name, column in words.items()},
         "lr": jobs["lr"],
         "steps_limit": jobs["steps"],
-        "delta": pa.nulls(len(jobs), pa.float64()) if delta is None else _scalars(delta, np.True_),
+        "delta": pa.nulls(len(jobs), pa.float64()) if delta is None else _scalars(delta, fits.solved),
         "seed": jobs["seed"],
         "tags": jobs["tags"],
     }
@@ -288,7 +288,7 @@ def _domain(reduced: Reduced) -> Tensor:
     return torch.stack([reduced.low, reduced.high])
 
 
-def _scalars(values: Tensor, valid: Mask | np.bool_) -> pa.Array:
+def _scalars(values: Tensor, valid: Mask) -> pa.Array:
     """(B,) as a column; null where not valid or not finite."""
     by_fit = _array(values)
     return pa.array(by_fit, mask=~(valid & np.isfinite(by_fit)))
