@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fitq_worker.engine.arithmetic import tree_sum
-from fitq_worker.engine.basis import solve_upper
-from fitq_worker.engine.exact import Solution, excess, identity, least_squares, ridge_regression, robust_regression
+from fitq_worker.engine.basis import FACTORS, solve_upper
+from fitq_worker.engine.exact import Solution, excess, least_squares, ridge_regression, robust_regression
 from fitq_worker.engine.losses import Problem
 from fitq_worker.engine.reduction import Reduced, coordinates, sample_points
 from fitq_worker.engine.ridge import Penalised
@@ -181,8 +181,7 @@ def robust_objective(tile: Tile, reduced: Reduced, *, penalised: bool) -> Object
     points = sample_points(padded(tile.sets, reduced.target.device, tile.set_of), reduced)
     ridge, *widths = (_column(jobs, name).to(reduced.target) for name in ("ridge", "delta", "delta_sigma"))
     solvable = (reduced.rank == len(reduced.target)) & ~reduced.invalid
-    factor = space_of(basis, reduced, reduced.scale, reduced.mean).factor
-    penalty = ridge * _penalty(factor, reduced) if penalised else None
+    penalty = ridge * _penalty(basis, reduced) if penalised else None
     robust = robust_optimum(loss, points, Widths(*widths), penalty, solvable)
     space = space_of(basis, reduced, robust.unit, robust.offset)
     width = (robust.points.width * robust.unit / space.unit).clamp(max=MOST_DESCENT_WIDTH)
@@ -191,13 +190,14 @@ def robust_objective(tile: Tile, reduced: Reduced, *, penalised: bool) -> Object
     return _Points(reduced, space, robust, problem, curvature, space.from_orthonormal(robust.coordinates))
 
 
-def _penalty(factor: Tensor | None, reduced: Reduced) -> Tensor:
+def _penalty(basis: str, reduced: Reduced) -> Tensor:
     """S with c' S c the sum of squares of the basis coefficients of a polynomial, all but the constant's, (P, P, B)."""
     size, batch = reduced.target.shape
-    unit = torch.eye(size, dtype=reduced.target.dtype, device=reduced.target.device)[:, :, None].expand(-1, -1, batch)
-    inverse = unit if factor is None else solve_upper(factor, identity(factor))
+    inverse = torch.eye(size, dtype=reduced.target.dtype, device=reduced.target.device)[:, :, None].expand(-1, -1, batch)
+    if basis in FACTORS:
+        inverse = solve_upper(FACTORS[basis](reduced), inverse)
     rows = inverse[1:]
-    return tree_sum(rows[:, :, None] * rows[:, None, :]) if size > 1 else torch.zeros_like(unit)
+    return tree_sum(rows[:, :, None] * rows[:, None, :]) if size > 1 else torch.zeros_like(inverse)
 
 
 def _column(jobs: pa.RecordBatch, name: str) -> Tensor:
