@@ -15,9 +15,11 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import hypothesis
 import msgspec
 import pytest
 import redis
+from hypothesis import HealthCheck
 
 from fitq_shared.settings import PREFIX, Settings
 from fitq_shared.store import Store
@@ -125,6 +127,9 @@ def shared_data(pytestconfig: pytest.Config) -> Path:
 
 
 def pytest_configure() -> None:
+    # A slow or busy machine is no fault of what it tests.
+    hypothesis.settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    hypothesis.settings.load_profile("any-machine")
     # A suite that runs in the background starts with SIGINT ignored, and so would every process of the tests.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -177,7 +177,7 @@ def table_of(**fields: list[object]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict({"x": [[1.0]] * ROWS, "y": [[1.0]] * ROWS, "degree": [0] * ROWS, **fields})
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(tables(), st.sampled_from(DEFAULTS))
 @example(table_of(id=["3", "a", None, ""]), {})
 @example(table_of(id=["a", "b", "a", "c"]), {})
@@ -198,7 +198,7 @@ def test_a_table_gives_what_its_rows_give_one_by_one(table: pa.RecordBatch, defa
     check_same(outcome(lambda: from_tables([table.slice(0, 1), table.slice(1)], place, defaults)), expected)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(tables(), st.sampled_from(DEFAULTS))
 def test_lines_give_what_they_give_one_by_one(tmp_path: Path, table: pa.RecordBatch, defaults: Mapping[str, object]) -> None:
     """JSONL read in blocks and line by line; nulls, NaN and Infinity included, as Python writes them."""

@@ -64,7 +64,7 @@ def test_each_invalid_set_has_its_own_message_and_place() -> None:
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     points=st.lists(st.tuples(*[st.sampled_from([0.0, 1.0, -1.0, NAN, INFINITE, 1e151])] * 3), min_size=1, max_size=12),
     weighted=st.booleans(),

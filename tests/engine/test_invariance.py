@@ -76,7 +76,7 @@ def test_compiled_and_eager_give_the_same_bits(batch: tuple[pa.RecordBatch, Rows
     assert rows(fit(jobs, path="compiled")) == expected
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data(), path=st.sampled_from(["eager", "compiled"]))
 def test_any_part_of_a_batch_in_any_order_gives_the_same_bits(
     batch: tuple[pa.RecordBatch, Rows], data: st.DataObject, path: Literal["eager", "compiled"]
@@ -134,7 +134,6 @@ def test_sick_neighbours_change_nothing(batch: tuple[pa.RecordBatch, Rows]) -> N
     zeros=st.integers(0, 70),
     batch_size=st.integers(1, 5),
 )
-@settings(deadline=None)
 def test_tree_sum_ignores_padding_and_batch(values: list[float], zeros: int, batch_size: int) -> None:
     """Appended zeros and neighbours do not change a bit of a sum."""
     column = torch.tensor(values, dtype=torch.float64)

@@ -69,7 +69,7 @@ def assert_same_bits(one: Reduced, other: Reduced) -> None:
         assert left.numpy().tobytes() == right.contiguous().numpy().tobytes(), name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(0, 100), min_size=1, max_size=12),
     degree=st.integers(0, 12),
@@ -103,7 +103,7 @@ def test_points_of_weight_0_are_as_good_as_left_out(fused: Reduction, degree: in
         assert_same_bits(reduction(sets, degree), reduction(mended, degree))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(lengths=st.lists(st.integers(0, 100), min_size=1, max_size=12), degree=st.integers(0, 6), seed=st.integers(0, 1000))
 def test_weights_of_one_are_no_weights(fused: Reduction, lengths: list[int], degree: int, seed: int) -> None:
     """To the last bit, since a job without weights gets ones where another one in its batch has some."""
