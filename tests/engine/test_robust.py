@@ -83,7 +83,7 @@ def test_l1_finds_the_lowest_of_all_interpolations(degree: int) -> None:
     for (x, y, weights), result in zip(sets, rows(jobs), strict=True):
         lowest = enumerated(x, y, weights, degree)
         assert result["status"] == "converged"
-        assert result["exact_loss"] == pytest.approx(lowest, rel=1e-11, abs=1e-11)
+        assert result["exact_loss"] == pytest.approx(lowest, rel=1e-13, abs=1e-13)
         assert result["loss"] == result["exact_loss"]
 
 

@@ -26,6 +26,8 @@ from fitq_worker.engine.robust_losses import LEAST_WIDTH, MOST_WIDTH, SHAPES
 
 #: Times that theta is moved towards the equations of the dual problem; what is left after these is taken out for good.
 _REPAIRS = 2
+#: A residual of l1 below this is that of a point on the polynomial.
+_TOUCHING = 1e-9
 #: An optimum proven no better than this is worth another method.
 _POOR_GAP = 1e-9
 
@@ -155,11 +157,22 @@ def _solved(loss: str, points: Standardised, solvable: Tensor) -> tuple[Tensor, 
     if len(at):
         own = points.taken(at)
         w[:, at], slopes = minimised(own._replace(width=own.width.clamp(min=LEAST_WIDTH)))
+        if loss == "l1" and not len(own.penalty):
+            w[:, at] = _interpolating(own, w[:, at])
         if loss == "log_cosh":
             w[:, at] = newton.descended(own, SHAPES[loss], w[:, at])
             slopes = SHAPES[loss].slope(own.residuals(w[:, at]) / own.width)
         theta[:, at] = _feasible(own, slopes, w[:, at])
     return w, theta
+
+
+def _interpolating(points: Standardised, w: Tensor) -> Tensor:
+    """Coefficients of l1 moved on to the points that they touch, which an optimum goes through, where that is no worse."""
+    residuals = points.residuals(w)
+    touched = (residuals.abs() <= _TOUCHING).to(residuals.dtype)
+    moved = w + solve(cholesky(points.normal_matrix(touched)), points.projected(touched * residuals))
+    before, after = (tree_sum(points.weights * values.abs()) for values in (residuals, points.residuals(moved)))
+    return torch.where(after <= before, moved, w)
 
 
 def _feasible(points: Standardised, theta: Tensor, w: Tensor) -> Tensor:
