@@ -16,6 +16,7 @@ from fitq_shared.frames import RESULT_SCHEMA, Status
 from fitq_worker.engine import invalid
 from fitq_worker.engine.arithmetic import square_root, tree_sum
 from fitq_worker.engine.basis import powers_of_x
+from fitq_worker.engine.columns import Mask, array, constant, matrices, scalars, vectors
 from fitq_worker.engine.exact import Solution, condition, excess, powers
 from fitq_worker.engine.objective import Measured, Objective
 from fitq_worker.engine.reduction import Reduced
@@ -23,8 +24,6 @@ from fitq_worker.engine.samples import Tile, numbers
 from fitq_worker.engine.stopping import End
 from fitq_worker.engine.traces import Traces, trace_frame
 from fitq_worker.engine.trees import taken
-
-Mask = NDArray[np.bool_]
 
 
 class Verdict(IntEnum):
@@ -110,21 +109,21 @@ def frames(outcome: Outcome, traces: Traces, device: str) -> tuple[pa.RecordBatc
     optimum = objective.solution(absolute, covariance=bool(numbers(jobs["covariance"]).any()))
     fits = _Fits(measured, optimum, _verdicts(outcome, measured))
     results = _result_frame(outcome, fits, device)
-    return results, trace_frame(jobs, traces, _array(ended.made), _array(measured.loss), fits.solved)
+    return results, trace_frame(jobs, traces, array(ended.made), array(measured.loss), fits.solved)
 
 
 def _result_frame(outcome: Outcome, fits: _Fits, device: str) -> pa.RecordBatch:
-    jobs, used = outcome.tile.jobs, _array(outcome.reduced.used)
+    jobs, used = outcome.tile.jobs, array(outcome.reduced.used)
     columns = {
         **_asked(jobs, outcome.objective, fits),
         **_told(outcome, fits),
         **_coefficients(outcome, fits),
         **_losses(outcome, fits),
         **_uncertainty(outcome, fits),
-        "rank": _array(outcome.reduced.rank),
+        "rank": array(outcome.reduced.rank),
         "samples_used": used,
-        "samples_dropped": np.where(_array(outcome.reduced.invalid), 0, outcome.tile.given - used),
-        "device": _constant(device, len(jobs)),
+        "samples_dropped": np.where(array(outcome.reduced.invalid), 0, outcome.tile.given - used),
+        "device": constant(device, len(jobs)),
         "chunk": pa.nulls(len(jobs), pa.int32()),
     }
     return pa.RecordBatch.from_arrays(
@@ -140,10 +139,10 @@ def _asked(jobs: pa.RecordBatch, objective: Objective, fits: _Fits) -> dict[str,
         "index": jobs["index"],
         "id": jobs["id"],
         "degree": np.full(len(jobs), jobs["degree"][0].as_py(), dtype=np.int32),
-        **{name: _constant(jobs[column][0].as_py(), len(jobs)) for name, column in words.items()},
+        **{name: constant(jobs[column][0].as_py(), len(jobs)) for name, column in words.items()},
         "lr": jobs["lr"],
         "steps_limit": jobs["steps"],
-        "delta": pa.nulls(len(jobs), pa.float64()) if delta is None else _scalars(delta, fits.solved),
+        "delta": pa.nulls(len(jobs), pa.float64()) if delta is None else scalars(delta, fits.solved),
         "seed": jobs["seed"],
         "tags": jobs["tags"],
     }
@@ -154,29 +153,29 @@ def _told(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
     ended = outcome.ended
     return {
         "status": pa.array([status for status, _ in _STATUSES]).take(pa.array(fits.verdict)),
-        "steps": np.where(fits.solved, _array(ended.made), 0),
-        "restart": _array(ended.restart),
+        "steps": np.where(fits.solved, array(ended.made), 0),
+        "restart": array(ended.restart),
     }
 
 
 def _coefficients(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
     space, reduced, optimum, jobs = outcome.objective.space, outcome.reduced, fits.optimum, outcome.tile.jobs
     final, own = space.to_orthonormal(outcome.ended.final), space.in_units_of_y(outcome.ended.final)
-    exact = _vectors(optimum.coefficients.flip(0), fits.solved)
+    exact = vectors(optimum.coefficients.flip(0), fits.solved)
     if _is_exact(jobs):
         raw, scaled, coefficients = optimum.coefficients, optimum.scaled, exact
     else:
         raw, scaled = powers(final, reduced)
         raw = own if jobs["basis"][0].as_py() == "power" else raw
-        coefficients = _vectors(raw.flip(0), fits.fitted)
+        coefficients = vectors(raw.flip(0), fits.fitted)
     return {
         "message": _messages(outcome, fits.verdict, fits.fitted & _cancels(raw, final, reduced)),
         "coefficients": coefficients,
-        "scaled_coefficients": _vectors(scaled, fits.fitted),
-        "basis_coefficients": _vectors(own, fits.fitted),
+        "scaled_coefficients": vectors(scaled, fits.fitted),
+        "basis_coefficients": vectors(own, fits.fitted),
         "exact_coefficients": exact,
-        "domain": _vectors(_domain(reduced), _array(reduced.used) > 0),
-        "stderrs_off": _scalars(_stderrs_off(raw, optimum, reduced), fits.fitted),
+        "domain": vectors(_domain(reduced), array(reduced.used) > 0),
+        "stderrs_off": scalars(_stderrs_off(raw, optimum, reduced), fits.fitted),
     }
 
 
@@ -185,12 +184,12 @@ def _losses(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
     variance = reduced.scale * reduced.scale
     squares = reduced.floor * variance + excess(outcome.objective.space.to_orthonormal(outcome.ended.final), reduced)
     return {
-        "loss": _scalars(measured.loss, fits.solved),
-        "initial_loss": _scalars(measured.initial, fits.solved),
-        "exact_loss": _scalars(fits.optimum.loss, fits.solved),
-        "gap": _scalars(measured.gap, fits.solved),
-        "r2": _scalars(1.0 - squares / variance, fits.fitted & _array(reduced.varies)),
-        "rmse": _scalars(square_root(squares), fits.fitted),
+        "loss": scalars(measured.loss, fits.solved),
+        "initial_loss": scalars(measured.initial, fits.solved),
+        "exact_loss": scalars(fits.optimum.loss, fits.solved),
+        "gap": scalars(measured.gap, fits.solved),
+        "r2": scalars(1.0 - squares / variance, fits.fitted & array(reduced.varies)),
+        "rmse": scalars(square_root(squares), fits.fitted),
     }
 
 
@@ -199,10 +198,10 @@ def _uncertainty(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
     optimum, factor = fits.optimum, outcome.objective.space.factor
     wanted = fits.solved & numbers(outcome.tile.jobs["covariance"])
     return {
-        "stderr": _vectors(optimum.stderr.flip(0), fits.solved),
-        "covariance": _matrices(optimum.covariance, wanted, highest_first=True),
-        "scaled_covariance": _matrices(optimum.scaled_covariance, wanted),
-        "condition": _scalars(torch.ones_like(optimum.loss) if factor is None else condition(factor), fits.solved),
+        "stderr": vectors(optimum.stderr.flip(0), fits.solved),
+        "covariance": matrices(optimum.covariance, wanted, highest_first=True),
+        "scaled_covariance": matrices(optimum.scaled_covariance, wanted),
+        "condition": scalars(torch.ones_like(optimum.loss) if factor is None else condition(factor), fits.solved),
     }
 
 
@@ -213,11 +212,6 @@ def _stderrs_off(raw: Tensor, optimum: Solution, reduced: Reduced) -> Tensor:
     """
     distances = (raw - optimum.coefficients).abs() / optimum.stderr
     return torch.where(reduced.floor > _ROUNDING_SQUARES, distances.amax(0), torch.nan)
-
-
-def _constant(word: str, rows: int) -> pa.DictionaryArray:
-    """The same word in every row."""
-    return pa.DictionaryArray.from_arrays(np.zeros(rows, dtype=np.int8), pa.array([word]))
 
 
 def _is_exact(jobs: pa.RecordBatch) -> bool:
@@ -258,7 +252,7 @@ def _cancels(raw: Tensor, final: Tensor, reduced: Reduced) -> Mask:
         factor = powers_of_x(taken(reduced, at))
         means = tree_sum(raw[:, at].abs() * square_root(tree_sum(factor * factor)))
         cancels[at] = ~(means <= size[at])
-    return np.asarray(_array(cancels))
+    return np.asarray(array(cancels))
 
 
 def _determined(reduced: Reduced) -> Tensor:
@@ -281,33 +275,8 @@ def _verdicts(outcome: Outcome, measured: Measured) -> NDArray[np.int64]:
         (Verdict.DIVERGED, ~torch.isfinite(measured.loss) | above | (end == End.DIVERGED)),
         (Verdict.STALLED, stopped),
     ]
-    return np.select([_array(mask) for _, mask in cases], [int(verdict) for verdict, _ in cases], int(Verdict.MAX_STEPS))
+    return np.select([array(mask) for _, mask in cases], [int(verdict) for verdict, _ in cases], int(Verdict.MAX_STEPS))
 
 
 def _domain(reduced: Reduced) -> Tensor:
     return torch.stack([reduced.low, reduced.high])
-
-
-def _scalars(values: Tensor, valid: Mask) -> pa.Array:
-    """(B,) as a column; null where not valid or not finite."""
-    by_fit = _array(values)
-    return pa.array(by_fit, mask=~(valid & np.isfinite(by_fit)))
-
-
-def _vectors(values: Tensor, valid: Mask) -> pa.Array:
-    """(P, B) as a column of lists of P; null where not valid or not all finite."""
-    by_fit = _array(values.T.contiguous())
-    valid = valid & np.isfinite(by_fit).all(axis=1)
-    lists = pa.FixedSizeListArray.from_arrays(pa.array(by_fit.ravel()), by_fit.shape[1], mask=pa.array(~valid))
-    return lists.cast(pa.list_(pa.float64()))
-
-
-def _matrices(values: Tensor | None, valid: Mask, *, highest_first: bool = False) -> pa.Array:
-    """(P, P, B) as a column of lists of P P numbers, row by row; null where there are none."""
-    if values is None:
-        return pa.nulls(len(valid), RESULT_SCHEMA.field("covariance").type)
-    return _vectors((values.flip(0, 1) if highest_first else values).flatten(0, 1), valid)
-
-
-def _array(values: Tensor) -> NDArray[Any]:
-    return values.cpu().numpy()
