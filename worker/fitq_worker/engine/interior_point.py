@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fitq_worker.engine.arithmetic import tree_sum
 from fitq_worker.engine.cholesky import cholesky, solve
+from fitq_worker.engine.trees import taken
 
 MAX_STEPS = 100
 #: The steps end when mu, in units of the spread, the error of the residuals beside the targets, and the slope that is left
@@ -63,10 +64,6 @@ class Standardised(NamedTuple):
         """The gradient of the penalty, (P, B)."""
         return 2.0 * tree_sum((self.penalty * w).transpose(0, 1)) if len(self.penalty) else torch.zeros_like(w)
 
-    def taken(self, at: Tensor) -> Standardised:
-        """Some of the fits."""
-        return Standardised(*(field[..., at] for field in self))
-
 
 class _State(NamedTuple):
     w: Tensor  # (P, B)
@@ -89,7 +86,7 @@ def minimised(points: Standardised) -> tuple[Tensor, Tensor]:
         if step % _COMPACTION_STEPS == _COMPACTION_STEPS - 1 and 2 * int(running.sum()) <= len(running):
             found[:, at], slopes[:, at] = state.w, state.theta
             left = running.nonzero()[:, 0]
-            at, points, state = at[left], points.taken(left), _State(*(field[..., left] for field in state))
+            at, points, state = taken((at, points, state), left)
             running = running[left]
             if not len(left):
                 break

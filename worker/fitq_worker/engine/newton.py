@@ -16,6 +16,7 @@ from fitq_worker.engine.arithmetic import tree_sum
 from fitq_worker.engine.cholesky import cholesky, solve
 from fitq_worker.engine.interior_point import Standardised
 from fitq_worker.engine.robust_losses import Shape
+from fitq_worker.engine.trees import taken
 
 MAX_STEPS = 200
 #: A step is accepted when the loss falls by this share of what Newton's model promises.
@@ -50,7 +51,7 @@ def descended(points: Standardised, shape: Shape, start: Tensor) -> Tensor:
         found[:, at] = state.w
         left = running.nonzero()[:, 0]
         if len(left) < len(at):
-            at, points, state = at[left], points.taken(left), _State(*(field[..., left] for field in state))
+            at, points, state = taken((at, points, state), left)
         if not len(left):
             break
     return found

@@ -180,7 +180,7 @@ def robust_objective(tile: Tile, reduced: Reduced, *, penalised: bool) -> Object
     jobs, loss, basis = tile.jobs, tile.jobs["loss"][0].as_py(), tile.jobs["basis"][0].as_py()
     points = sample_points(padded(tile.sets, reduced.target.device, tile.set_of), reduced)
     ridge, *widths = (_column(jobs, name).to(reduced.target) for name in ("ridge", "delta", "delta_sigma"))
-    solvable = (reduced.rank == len(reduced.target)) & ~reduced.invalid
+    solvable = reduced.determined & ~reduced.invalid
     penalty = ridge * _penalty(basis, reduced) if penalised else None
     robust = robust_optimum(loss, points, Widths(*widths), penalty, solvable)
     space = space_of(basis, reduced, robust.unit, robust.offset)

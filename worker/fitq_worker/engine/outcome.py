@@ -86,6 +86,7 @@ class Outcome(NamedTuple):
 class _Fits(NamedTuple):
     """What is known of each fit of a tile, and what of it may be told."""
 
+    final: Tensor  # (P, B) where they ended, in the orthonormal basis
     measured: Measured
     optimum: Solution
     verdict: NDArray[np.int64]
@@ -107,7 +108,7 @@ def frames(outcome: Outcome, traces: Traces, device: str) -> tuple[pa.RecordBatc
     absolute = torch.from_numpy(numbers(jobs["absolute_sigma"])).to(ended.final.device)
     measured = objective.at_optimum() if _is_exact(jobs) else objective.measured(ended.start, ended.final)
     optimum = objective.solution(absolute, covariance=bool(numbers(jobs["covariance"]).any()))
-    fits = _Fits(measured, optimum, _verdicts(outcome, measured))
+    fits = _Fits(objective.space.to_orthonormal(ended.final), measured, optimum, _verdicts(outcome, measured))
     results = _result_frame(outcome, fits, device)
     return results, trace_frame(jobs, traces, array(ended.made), array(measured.loss), fits.solved)
 
@@ -160,7 +161,7 @@ def _told(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
 
 def _coefficients(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
     space, reduced, optimum, jobs = outcome.objective.space, outcome.reduced, fits.optimum, outcome.tile.jobs
-    final, own = space.to_orthonormal(outcome.ended.final), space.in_units_of_y(outcome.ended.final)
+    final, own = fits.final, space.in_units_of_y(outcome.ended.final)
     exact = vectors(optimum.coefficients.flip(0), fits.solved)
     if _is_exact(jobs):
         raw, scaled, coefficients = optimum.coefficients, optimum.scaled, exact
@@ -182,7 +183,7 @@ def _coefficients(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
 def _losses(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
     reduced, measured = outcome.reduced, fits.measured
     variance = reduced.scale * reduced.scale
-    squares = reduced.floor * variance + excess(outcome.objective.space.to_orthonormal(outcome.ended.final), reduced)
+    squares = reduced.floor * variance + excess(fits.final, reduced)
     return {
         "loss": scalars(measured.loss, fits.solved),
         "initial_loss": scalars(measured.initial, fits.solved),
@@ -255,11 +256,6 @@ def _cancels(raw: Tensor, final: Tensor, reduced: Reduced) -> Mask:
     return np.asarray(array(cancels))
 
 
-def _determined(reduced: Reduced) -> Tensor:
-    """The points determine all coefficients, (B,) bool."""
-    return reduced.rank == len(reduced.target)
-
-
 def _verdicts(outcome: Outcome, measured: Measured) -> NDArray[np.int64]:
     """The first of these that holds, from the worst down; (B,)."""
     tolerance = torch.from_numpy(numbers(outcome.tile.jobs["tolerance"]).astype(np.float64)).to(measured.gap.device)
@@ -270,7 +266,7 @@ def _verdicts(outcome: Outcome, measured: Measured) -> NDArray[np.int64]:
     cases = [
         (Verdict.INVALID, outcome.reduced.invalid),
         (Verdict.FEW_POINTS, outcome.reduced.used < len(outcome.reduced.target)),
-        (Verdict.REPEATED_POINTS, ~_determined(outcome.reduced)),
+        (Verdict.REPEATED_POINTS, ~outcome.reduced.determined),
         (Verdict.CONVERGED, measured.gap <= tolerance),
         (Verdict.DIVERGED, ~torch.isfinite(measured.loss) | above | (end == End.DIVERGED)),
         (Verdict.STALLED, stopped),

@@ -54,6 +54,11 @@ class Reduced(NamedTuple):
     total: Tensor  # (B,) sum of the weights as given
     invalid: Tensor  # (B,) bool, as in Samples
 
+    @property
+    def determined(self) -> Tensor:
+        """The points determine all coefficients, (B,) bool."""
+        return self.rank == len(self.target)
+
 
 class _Interval(NamedTuple):
     """The interval of the points, (B,) each: around 0 without points, of half width 1 without spread."""

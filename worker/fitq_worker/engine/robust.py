@@ -23,6 +23,7 @@ from fitq_worker.engine.interior_point import Standardised, minimised
 from fitq_worker.engine.medians import robust_unit, spread_around
 from fitq_worker.engine.reduction import Points
 from fitq_worker.engine.robust_losses import LEAST_WIDTH, MOST_WIDTH, SHAPES
+from fitq_worker.engine.trees import taken
 
 #: Times that theta is moved towards the equations of the dual problem; what is left after these is taken out for good.
 _REPAIRS = 2
@@ -127,7 +128,7 @@ def _improved(robust: Robust) -> Robust:
     stuck = (robust.gap_at(robust.w) > _POOR_GAP).nonzero()[:, 0]
     if robust.loss != "huber" or not len(stuck):
         return robust
-    points, shape = robust.points.taken(stuck), SHAPES[robust.loss]
+    points, shape = taken(robust.points, stuck), SHAPES[robust.loss]
     w, theta = robust.w.clone(), robust.theta.clone()
     w[:, stuck] = newton.descended(points, shape, w[:, stuck])
     theta[:, stuck] = _feasible(points, shape.slope(points.residuals(w[:, stuck]) / points.width), w[:, stuck])
@@ -155,7 +156,7 @@ def _solved(loss: str, points: Standardised, solvable: Tensor) -> tuple[Tensor, 
     w, theta = torch.zeros_like(points.q[0]), torch.zeros_like(points.z)
     at = solvable.nonzero()[:, 0]
     if len(at):
-        own = points.taken(at)
+        own = taken(points, at)
         w[:, at], slopes = minimised(own._replace(width=own.width.clamp(min=LEAST_WIDTH)))
         if loss == "l1" and not len(own.penalty):
             w[:, at] = _interpolating(own, w[:, at])
