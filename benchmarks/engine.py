@@ -24,8 +24,8 @@ from inputs import lists, samples_of  # noqa: E402
 from peers import DEGREES, EVERY_BIT, FAST_MATH, cpp_program, jax_program, notebook_loop  # noqa: E402
 from tables import save, show  # noqa: E402
 
-from fitq_shared.frames import jobs_batch  # noqa: E402
-from fitq_shared.jobs import FitJob  # noqa: E402
+from fitq_shared.jobs.frames import jobs_batch  # noqa: E402
+from fitq_shared.jobs.job import FitJob  # noqa: E402
 from fitq_worker.engine import fit  # noqa: E402
 
 CHUNK_FITS = 8192
@@ -37,8 +37,8 @@ Rates = dict[str, float]
 SECOND_START = """
 import time; start = time.perf_counter()
 import torch; torch.set_num_threads(1)
-from fitq_shared.frames import jobs_batch
-from fitq_shared.jobs import FitJob
+from fitq_shared.jobs.frames import jobs_batch
+from fitq_shared.jobs.job import FitJob
 from fitq_worker.engine import fit, warm_up
 warm_up("cpu")
 fit(jobs_batch([FitJob(polynomial=[1.0, 2.0, 3.0], seed=seed) for seed in range(8192)]))

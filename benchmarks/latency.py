@@ -9,7 +9,7 @@ from inputs import SAMPLES
 from processes import Command
 
 from fitq.client import Client
-from fitq_shared.jobs import FitJob, Samples
+from fitq_shared.jobs.job import FitJob, Samples
 
 #: Four times the notebook's, so that the large submission lasts.
 BULK_STEPS = 4000

@@ -15,23 +15,24 @@ import torch
 from celery import Celery
 from inputs import Source
 
-from fitq.planner import plan
-from fitq.streams import RESULTS, TRACES
+from fitq.results.streams import RESULTS, TRACES
+from fitq.results.writers import writing
 from fitq.submission import Submission
-from fitq.writers import writing
-from fitq_shared import broker, frames
-from fitq_shared.payload import payload_of
-from fitq_shared.rows import Rows
+from fitq.submitting.planner import plan
+from fitq_shared import queue
+from fitq_shared.jobs import frames
+from fitq_shared.jobs.rows import Rows
 from fitq_shared.settings import Settings
-from fitq_shared.store import Commit, Store
-from fitq_worker.batch import claimed
+from fitq_shared.store.payload import payload_of
+from fitq_shared.store.store import Commit, Store
+from fitq_worker.chunks.batch import claimed
 from fitq_worker.engine import Fitted, fit
 
 Item = TypeVar("Item")
 
 #: A namespace of their own keeps the chunks from the worker of the fleet.
 _NAMESPACE, _SUBMISSION, _WORKER = "parts", "parts", "benchmark"
-_LANE = broker.BULK_LANES[0]
+_LANE = queue.BULK_LANES[0]
 _PAGE = 1000
 
 #: Parts that talk to the server, whose work in the meantime counts too. publish: a job frame is encoded, stored and
@@ -107,7 +108,7 @@ def parts_alone(source: Source, settings: Settings) -> dict[str, float]:
         for chunk in clock.each("plan", plan(clock.each("read", source.batches()))):
             with clock.of("publish"):
                 store.add_chunk(_SUBMISSION, payload_of(chunk.number, Rows(chunk.frame, chunk.sets)), _LANE)
-                broker.publish(app, _LANE, _SUBMISSION, [chunk.number])
+                queue.publish(app, _LANE, _SUBMISSION, [chunk.number])
             with clock.of("decode"):
                 claim = claimed(store, _WORKER, _SUBMISSION, chunk.number)
             assert claim is not None
@@ -124,7 +125,7 @@ def parts_alone(source: Source, settings: Settings) -> dict[str, float]:
 
 @contextmanager
 def _publishing(store: Store) -> Iterator[Celery]:
-    app = broker.client_app(store.settings)
+    app = queue.client_app(store.settings)
     try:
         yield app
     finally:

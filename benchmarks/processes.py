@@ -16,8 +16,8 @@ import msgspec
 import psutil
 
 from fitq.local import LocalFleet, local_fleet
-from fitq_shared.server import connected
 from fitq_shared.settings import PREFIX, Settings
+from fitq_shared.store.connection import connected
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")

@@ -23,8 +23,8 @@ from peers import notebook_loop
 from rich.console import Console
 from rich.table import Table
 
-from fitq_shared.frames import jobs_batch
-from fitq_shared.jobs import FitJob
+from fitq_shared.jobs.frames import jobs_batch
+from fitq_shared.jobs.job import FitJob
 from fitq_worker.engine import fit
 
 

@@ -11,7 +11,7 @@ from processes import Command, Tree
 from pyarrow import parquet
 
 from fitq.local import LocalFleet
-from fitq_shared.store import Store
+from fitq_shared.store.store import Store
 
 #: Rare enough not to take time from what is measured.
 _LOOK_SECONDS = 0.05

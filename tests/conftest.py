@@ -22,7 +22,7 @@ import redis
 from hypothesis import HealthCheck
 
 from fitq_shared.settings import PREFIX, Settings
-from fitq_shared.store import Store
+from fitq_shared.store.store import Store
 
 SERVER_START_SECONDS = 20
 WORKER_STOP_SECONDS = 20

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fitq_worker.supervisor import DRAIN_SECONDS
+from fitq_worker.fleet.supervisor import DRAIN_SECONDS
 
 
 @pytest.fixture(scope="session")

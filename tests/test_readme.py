@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from fitq.cli import main
-from fitq_shared.frames import RESULT_SCHEMA, Status
-from fitq_shared.jobs import FitJob
+from fitq_shared.jobs.frames import RESULT_SCHEMA, Status
+from fitq_shared.jobs.job import FitJob
 from fitq_shared.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent

@@ -17,20 +17,20 @@ from fitq_shared import errors
 
 if TYPE_CHECKING:
     from fitq.client import Client
-    from fitq.evaluation import p_values, predict, residuals
+    from fitq.evaluation.predictions import p_values, predict, residuals
     from fitq.submission import Submission
-    from fitq_shared.jobs import FitJob
+    from fitq_shared.jobs.job import FitJob
 
 __all__ = ["Client", "FitJob", "Submission", "errors", "p_values", "predict", "residuals"]
 
 #: Where the names live that would make `import fitq` heavy.
 _HOMES = {
     "Client": "fitq.client",
-    "FitJob": "fitq_shared.jobs",
+    "FitJob": "fitq_shared.jobs.job",
     "Submission": "fitq.submission",
-    "p_values": "fitq.evaluation",
-    "predict": "fitq.evaluation",
-    "residuals": "fitq.evaluation",
+    "p_values": "fitq.evaluation.predictions",
+    "predict": "fitq.evaluation.predictions",
+    "residuals": "fitq.evaluation.predictions",
 }
 
 

@@ -13,12 +13,12 @@ import msgspec
 
 from fitq.submission import Submission
 from fitq_shared.errors import FitqError, ServerError, SubmissionNotFound
-from fitq_shared.manifest import Manifest
 from fitq_shared.settings import Settings
-from fitq_shared.store import Store
+from fitq_shared.store.manifest import Manifest
+from fitq_shared.store.store import Store
 
 if TYPE_CHECKING:
-    from fitq.upload import Jobs
+    from fitq.submitting.upload import Jobs
 
 
 class Client:
@@ -57,7 +57,7 @@ class Client:
             SubmissionNotFound: there is none to resume.
         """
         # Whoever looks at results needs no readers, no planner and no queue, which take a while to import.
-        from fitq.upload import planned, upload
+        from fitq.submitting.upload import planned, upload
 
         self.store.ping()
         chunks, size = planned(jobs)

@@ -20,7 +20,7 @@ import msgspec
 
 from fitq_shared.errors import LocalFailure, MissingDependency, ServerUnreachable
 from fitq_shared.settings import PREFIX, Settings
-from fitq_shared.store import Store
+from fitq_shared.store.store import Store
 
 #: Variable that names the server's binary to use instead of the one found.
 SERVER_VARIABLE = "FITQ_LOCAL_SERVER"

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fitq.outages import ride_out
-from fitq.streams import RESULTS, TRACES, CompletionOrder, InputOrder, Kind, Ready, Stream
+from fitq.results.streams import RESULTS, TRACES, CompletionOrder, InputOrder, Kind, Ready, Stream
 from fitq_shared.errors import InputError, JobNotFinished, JobNotFound, SubmissionTimeout
-from fitq_shared.manifest import Manifest
-from fitq_shared.store import Store
+from fitq_shared.store.manifest import Manifest
+from fitq_shared.store.store import Store
 
 _FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.05, 0.25
 

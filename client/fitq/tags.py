@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fitq_shared.errors import JobError
-from fitq_shared.fields import Tag
+from fitq_shared.jobs.fields import Tag
 
 _CONTROLS = {chr(code): f"\\u{code:04x}" for code in range(32)}
 #: Cells of a CSV that hold a whole number (of 64 bits), a number, or true and false.

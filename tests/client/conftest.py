@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fitq.cli import main
-from fitq_shared import frames
+from fitq_shared.jobs import frames
 from fitq_shared.settings import Settings
-from fitq_shared.store import Commit, Store
+from fitq_shared.store.store import Commit, Store
 
 #: The losses that `finish` commits for a job with three steps and a full trace.
 LOSSES = [4.0, 3.0, 2.0, 1.5]

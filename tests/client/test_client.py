@@ -16,7 +16,7 @@ import pytest
 import fitq
 from fitq import readers
 from fitq.client import Client
-from fitq_shared import broker
+from fitq_shared import queue
 from fitq_shared.errors import (
     FileError,
     InputError,
@@ -26,7 +26,7 @@ from fitq_shared.errors import (
     SubmissionTimeout,
 )
 from fitq_shared.settings import Settings
-from fitq_shared.store import Store
+from fitq_shared.store.store import Store
 
 JOBS: list[dict[str, Any]] = [{"id": f"job-{number}", "polynomial": [1, 2], "degree": number % 2} for number in range(9)]
 NOBODY = "redis://:secret@127.0.0.1:1/0"
@@ -39,7 +39,7 @@ def client(settings: Settings) -> Client:
 
 def messages(store: Store) -> dict[str, int]:
     """Messages waiting in each lane that has some."""
-    waiting = {lane: store.redis.llen(f"{store.settings.namespace}:celery:{lane}") for lane in broker.LANES}
+    waiting = {lane: store.redis.llen(f"{store.settings.namespace}:celery:{lane}") for lane in queue.LANES}
     return {lane: int(length) for lane, length in waiting.items() if length}
 
 
@@ -64,14 +64,14 @@ def test_a_submission_is_closed_and_its_chunks_are_enqueued(client: Client, stor
     submission = client.submit(JOBS)
     manifest = submission.status()
     assert (manifest.state, manifest.jobs, manifest.chunks, manifest.source) == ("closed", 9, 2, "Python")
-    assert messages(store) == {broker.INTERACTIVE_LANE: 2}
+    assert messages(store) == {queue.INTERACTIVE_LANE: 2}
     assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{6}", submission.id)
 
 
 def test_a_large_submission_goes_to_a_bulk_lane(client: Client, store: Store) -> None:
     """One more job than an interactive submission may have."""
-    submission = client.submit(readers.generated([1.0], broker.INTERACTIVE_JOBS + 1))
-    assert messages(store) == {broker.lane_of(submission.id, None): 1}
+    submission = client.submit(readers.generated([1.0], queue.INTERACTIVE_JOBS + 1))
+    assert messages(store) == {queue.lane_of(submission.id, None): 1}
 
 
 def test_the_id_is_known_before_the_first_job_is_stored(client: Client, store: Store) -> None:
@@ -143,7 +143,7 @@ def test_nobody_at_the_url_is_said_with_the_password_masked(tmp_path: Path) -> N
 def test_publishing_to_nobody_is_the_same_error() -> None:
     """kombu's own errors do not come through."""
     with pytest.raises(ServerUnreachable, match=r"no Redis answers at redis://:\*\*\*@127"):
-        broker.publish(broker.client_app(Settings(redis_url=NOBODY)), broker.INTERACTIVE_LANE, "sub", [0])
+        queue.publish(queue.client_app(Settings(redis_url=NOBODY)), queue.INTERACTIVE_LANE, "sub", [0])
 
 
 class Restartable:

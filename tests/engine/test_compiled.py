@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from fitq_shared.frames import jobs_batch
-from fitq_shared.jobs import FitJob
+from fitq_shared.jobs.frames import jobs_batch
+from fitq_shared.jobs.job import FitJob
 from fitq_worker.compiler import cxx_compiler
 from fitq_worker.engine import compiled, fit, fused_reduction
 from fitq_worker.engine.compiled import StepKernel

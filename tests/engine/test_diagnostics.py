@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fitq_shared.frames import jobs_batch
-from fitq_shared.jobs import FitJob
+from fitq_shared.jobs.frames import jobs_batch
+from fitq_shared.jobs.job import FitJob
 from fitq_worker.engine import fit
 
 RANDOM = np.random.default_rng(4)

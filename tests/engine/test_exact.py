@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from numpy.polynomial import Polynomial
 
-from fitq_shared.fields import Basis
-from fitq_shared.frames import jobs_batch
-from fitq_shared.jobs import FitJob
-from fitq_worker.certified import read
+from fitq_shared.jobs.fields import Basis
+from fitq_shared.jobs.frames import jobs_batch
+from fitq_shared.jobs.job import FitJob
 from fitq_worker.engine import fit
+from fitq_worker.verify.certified import read
 
 
 def solve(**fields: Any) -> dict[str, Any]:

@@ -7,10 +7,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from fitq.traces import labelled
-from fitq_shared.fields import Basis, Dtype
-from fitq_shared.frames import RESULT_SCHEMA, TRACE_SCHEMA, jobs_batch
-from fitq_shared.jobs import FitJob
+from fitq.results.traces import labelled
+from fitq_shared.jobs.fields import Basis, Dtype
+from fitq_shared.jobs.frames import RESULT_SCHEMA, TRACE_SCHEMA, jobs_batch
+from fitq_shared.jobs.job import FitJob
 from fitq_worker.engine import fit, outcome
 
 SECONDS = 1.7e9 + np.arange(12.0)

@@ -5,9 +5,9 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from fitq_shared.fields import Basis
-from fitq_shared.frames import jobs_batch
-from fitq_shared.jobs import FitJob
+from fitq_shared.jobs.fields import Basis
+from fitq_shared.jobs.frames import jobs_batch
+from fitq_shared.jobs.job import FitJob
 from fitq_worker.engine import fit
 
 pytestmark = pytest.mark.gpu

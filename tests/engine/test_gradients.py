@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fitq_shared.frames import jobs_batch
-from fitq_shared.jobs import FitJob
+from fitq_shared.jobs.frames import jobs_batch
+from fitq_shared.jobs.job import FitJob
 from fitq_worker.engine.descent import differentiated
 from fitq_worker.engine.losses import LOSSES, Problem
 from fitq_worker.engine.reduction import reduce, sample_points

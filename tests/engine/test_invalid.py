@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fitq_shared.frames import jobs_batch
-from fitq_shared.jobs import FitJob
-from fitq_shared.points import unfit
-from fitq_shared.rows import replaced
+from fitq_shared.jobs.frames import jobs_batch
+from fitq_shared.jobs.job import FitJob
+from fitq_shared.jobs.points import unfit
+from fitq_shared.jobs.rows import replaced
 from fitq_worker.engine.invalid import messages
 from fitq_worker.engine.samples import SampleSets, padded, sample_sets, tile_sets
 

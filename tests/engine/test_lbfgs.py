@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from fitq_shared.fields import Basis, Loss
-from fitq_shared.frames import jobs_batch
-from fitq_shared.jobs import FitJob
+from fitq_shared.jobs.fields import Basis, Loss
+from fitq_shared.jobs.frames import jobs_batch
+from fitq_shared.jobs.job import FitJob
 from fitq_worker.engine import fit
 
 

@@ -12,10 +12,10 @@ import torch
 from numpy.polynomial import chebyshev, legendre
 from numpy.typing import NDArray
 
-from fitq_shared.fields import Basis, Loss, Optimizer, Schedule
-from fitq_shared.frames import jobs_batch
-from fitq_shared.jobs import FitJob
-from fitq_shared.sampling import START, normals
+from fitq_shared.jobs.fields import Basis, Loss, Optimizer, Schedule
+from fitq_shared.jobs.frames import jobs_batch
+from fitq_shared.jobs.job import FitJob
+from fitq_shared.jobs.sampling import START, normals
 from fitq_worker.engine import fit
 
 #: So many of the candidates are compared, those that can be.

@@ -7,9 +7,9 @@ import pytest
 from numpy.polynomial import chebyshev, legendre
 from numpy.typing import NDArray
 
-from fitq_shared.fields import Basis, Loss
-from fitq_shared.frames import jobs_batch
-from fitq_shared.jobs import FitJob
+from fitq_shared.jobs.fields import Basis, Loss
+from fitq_shared.jobs.frames import jobs_batch
+from fitq_shared.jobs.job import FitJob
 from fitq_worker.engine import fit
 
 RANDOM = np.random.default_rng(2)

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from fitq_shared.frames import jobs_batch, shape_name
-from fitq_shared.jobs import FitJob
+from fitq_shared.jobs.frames import jobs_batch, shape_name
+from fitq_shared.jobs.job import FitJob
 from fitq_worker.engine import fit
 
 RANDOM = np.random.default_rng(2)

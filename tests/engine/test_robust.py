@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from statsmodels.api import RLM, robust
 
-from fitq_shared.fields import Loss, Optimizer
-from fitq_shared.frames import jobs_batch, shape_name
-from fitq_shared.jobs import FitJob
+from fitq_shared.jobs.fields import Loss, Optimizer
+from fitq_shared.jobs.frames import jobs_batch, shape_name
+from fitq_shared.jobs.job import FitJob
 from fitq_worker.engine import fit
 
 Floats = NDArray[np.float64]

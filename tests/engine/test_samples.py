@@ -4,8 +4,8 @@ import tracemalloc
 
 import numpy as np
 
-from fitq_shared.frames import jobs_batch
-from fitq_shared.jobs import FitJob, Samples
+from fitq_shared.jobs.frames import jobs_batch
+from fitq_shared.jobs.job import FitJob, Samples
 from fitq_worker.engine.samples import sample_sets
 
 

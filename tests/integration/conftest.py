@@ -11,14 +11,14 @@ import psutil
 import pyarrow as pa
 import pytest
 
-from fitq_shared.broker import client_app, lane_of, publish
-from fitq_shared.frames import RESULT_SCHEMA, decode, jobs_batch
-from fitq_shared.jobs import FitJob
-from fitq_shared.keys import SubmissionKeys
-from fitq_shared.payload import payload_of
-from fitq_shared.rows import Rows
+from fitq_shared.jobs.frames import RESULT_SCHEMA, decode, jobs_batch
+from fitq_shared.jobs.job import FitJob
+from fitq_shared.jobs.rows import Rows
+from fitq_shared.queue import client_app, lane_of, publish
 from fitq_shared.settings import Settings
-from fitq_shared.store import Store
+from fitq_shared.store.keys import SubmissionKeys
+from fitq_shared.store.payload import payload_of
+from fitq_shared.store.store import Store
 
 if TYPE_CHECKING:
     from tests.conftest import Server, Worker

@@ -13,13 +13,13 @@ import pyarrow as pa
 
 from fitq import Client
 from fitq.readers import from_jobs, generated
-from fitq_shared.broker import LANES, client_app, lane_of, publish
-from fitq_shared.frames import SETS_SCHEMA, Status, decode
-from fitq_shared.keys import SubmissionKeys, broker_prefix
-from fitq_shared.payload import payload_of
-from fitq_shared.rows import Rows
+from fitq_shared.jobs.frames import SETS_SCHEMA, Status, decode
+from fitq_shared.jobs.rows import Rows
+from fitq_shared.queue import LANES, client_app, lane_of, publish
 from fitq_shared.settings import Settings
-from fitq_shared.store import Store
+from fitq_shared.store.keys import SubmissionKeys, broker_prefix
+from fitq_shared.store.payload import payload_of
+from fitq_shared.store.store import Store
 from fitq_worker.engine import fit
 
 if TYPE_CHECKING:

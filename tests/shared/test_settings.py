@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from fitq_shared import keys
-from fitq_shared.broker import BULK_LANES, INTERACTIVE_JOBS, INTERACTIVE_LANE, lane_of
 from fitq_shared.errors import SettingsError
+from fitq_shared.queue import BULK_LANES, INTERACTIVE_JOBS, INTERACTIVE_LANE, lane_of
 from fitq_shared.settings import Settings, masked
+from fitq_shared.store import keys
 
 
 def test_without_variables_the_defaults_hold() -> None:

@@ -72,7 +72,7 @@ def test_settings_of_the_environment_reach_the_worker_app(server: Server) -> Non
     """The Celery app is built from FITQ_* alone."""
     wanted = Settings(redis_url=server.url, namespace="mine", visibility_timeout_seconds=77)
     environment = {f"FITQ_{name.upper()}": str(value) for name, value in msgspec.structs.asdict(wanted).items()}
-    code = "from fitq_worker.app import app; print(app.conf.broker_url, app.conf.broker_transport_options)"
+    code = "from fitq_worker.chunks.app import app; print(app.conf.broker_url, app.conf.broker_transport_options)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
     assert server.url in done.stdout

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from fitq_shared import __version__, once
+from fitq_shared import __version__, command_line
 from fitq_shared.errors import FitqError
 
 DEVICE_HELP = "auto (every GPU, else the CPU), cpu or cuda:N."
@@ -35,19 +35,19 @@ def main() -> None:
 
 
 @main.command()
-@once.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
-@once.option(
+@command_line.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+@command_line.option(
     "--processes",
     type=click.IntRange(min=1),
     help="Worker processes for each device. By default one on a GPU and one for each usable core on the CPU.",
 )
 def start(device: str, processes: int | None) -> None:
     """Start worker processes and look after them until TERM or Ctrl-C."""
-    from fitq_shared.broker import LANES
+    from fitq_shared.queue import LANES
     from fitq_shared.settings import Settings, masked
-    from fitq_worker.devices import chosen, cuda_devices
-    from fitq_worker.logs import configure_logging
-    from fitq_worker.supervisor import supervise
+    from fitq_worker.fleet.devices import chosen, cuda_devices
+    from fitq_worker.fleet.logs import configure_logging
+    from fitq_worker.fleet.supervisor import supervise
 
     settings = Settings.from_environment()
     devices = chosen(device, cuda_devices())
@@ -61,7 +61,7 @@ def start(device: str, processes: int | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def devices(as_json: bool) -> None:
     """List what `start --device` can be given."""
-    from fitq_worker.devices import CPU, cuda_devices
+    from fitq_worker.fleet.devices import CPU, cuda_devices
 
     found = [*cuda_devices(), CPU]
     if as_json:
@@ -72,11 +72,11 @@ def devices(as_json: bool) -> None:
 
 
 @main.command()
-@once.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+@command_line.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
 def check(device: str) -> None:
     """Say whether server, devices and compiler are there; exit with 1 when `start` could not work."""
     from fitq_shared.settings import Settings
-    from fitq_worker.check import findings
+    from fitq_worker.fleet.check import findings
 
     found = findings(Settings.from_environment(), device)
     for finding in found:
@@ -85,21 +85,21 @@ def check(device: str) -> None:
 
 
 @main.command()
-@once.option(
+@command_line.option(
     "--data",
     "folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder with Norris.dat, Pontius.dat and Filip.dat of NIST's reference data, to fit them too.",
 )
-@once.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
+@command_line.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def verify(folder: Path | None, device: str, as_json: bool) -> None:
     """Fit data with certified answers and count the correct digits; exit with 1 when they are too few."""
     from rich.console import Console
 
-    from fitq_worker.certified import certified_sets
-    from fitq_worker.devices import chosen, cuda_devices
-    from fitq_worker.verify import table_of, verify
+    from fitq_worker.fleet.devices import chosen, cuda_devices
+    from fitq_worker.verify.certified import certified_sets
+    from fitq_worker.verify.checks import table_of, verify
 
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the order in which the devices are numbered here
     data_sets = certified_sets(folder)

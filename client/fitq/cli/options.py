@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 import click
 import msgspec
 
-from fitq_shared import once
-from fitq_shared.fields import Basis, Dtype, Loss, Missing, Optimizer, Schedule
-from fitq_shared.jobs import FitJob, Samples, defaults_from_mapping
+from fitq_shared import command_line
+from fitq_shared.jobs.fields import Basis, Dtype, Loss, Missing, Optimizer, Schedule
+from fitq_shared.jobs.job import FitJob, Samples, defaults_from_mapping
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,12 +62,12 @@ _SAMPLES_OPTIONS = {"samples": "count", "spread": "spread", "noise": "noise"}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 submission_argument = click.argument("submission", metavar="ID")
-format_option = once.option(
+format_option = command_line.option(
     "--format", type=click.Choice(["parquet", "jsonl", "json", "csv"]), help="Instead of the suffix."
 )
-device_option = once.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
+device_option = command_line.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
 
-_redis_option = once.option("--redis", "url", metavar="URL", help="Redis of the fleet  [default: $FITQ_REDIS_URL]")
+_redis_option = command_line.option("--redis", "url", metavar="URL", help="Redis of the fleet  [default: $FITQ_REDIS_URL]")
 
 
 def client_options(command: Command) -> Command:
@@ -133,16 +133,16 @@ def input_options(command: Command) -> Command:
     defaults = {field.name: field.default for field in msgspec.structs.fields(FitJob)}
     options = [
         click.argument("input", required=False),
-        once.option("--group", metavar="COLUMN", help="CSV: rows that agree in this column are one job."),
-        once.option("--x", metavar="COLUMN", help="CSV: column of x."),
-        once.option("--y", metavar="COLUMN", help="CSV: column of y."),
-        once.option("--weights", metavar="COLUMN", help="CSV: column of weights."),
-        once.option("--polynomial", type=_Polynomial(), help="Generate samples of this one, highest power first."),
-        once.option("--samples", type=int, help="Generated: points in each sample set  [default: 20]"),
-        once.option("--spread", type=float, help="Generated: standard deviation of x  [default: 5]"),
-        once.option("--noise", type=float, help="Generated: standard deviation of the error of y  [default: 0]"),
-        once.option("--count", type=int, help="Generated: number of jobs  [default: 1]"),
-        once.option("--seed", type=int, help="Generated: seed of the first job, the others count on  [default: 0]"),
+        command_line.option("--group", metavar="COLUMN", help="CSV: rows that agree in this column are one job."),
+        command_line.option("--x", metavar="COLUMN", help="CSV: column of x."),
+        command_line.option("--y", metavar="COLUMN", help="CSV: column of y."),
+        command_line.option("--weights", metavar="COLUMN", help="CSV: column of weights."),
+        command_line.option("--polynomial", type=_Polynomial(), help="Generate samples of this one, highest power first."),
+        command_line.option("--samples", type=int, help="Generated: points in each sample set  [default: 20]"),
+        command_line.option("--spread", type=float, help="Generated: standard deviation of x  [default: 5]"),
+        command_line.option("--noise", type=float, help="Generated: standard deviation of the error of y  [default: 0]"),
+        command_line.option("--count", type=int, help="Generated: number of jobs  [default: 1]"),
+        command_line.option("--seed", type=int, help="Generated: seed of the first job, the others count on  [default: 0]"),
         click.option("--tag", multiple=True, metavar="NAME", help="Table: a column that results carry along; repeatable."),
         click.option("--tags", is_flag=True, help="Table: all columns that have no other meaning, in the same way."),
         click.option("--set", multiple=True, type=_Setting(), help="Option for all jobs, whatever they give; repeatable."),
@@ -156,7 +156,7 @@ def input_options(command: Command) -> Command:
 def _field_option(name: str, kind: Any, text: str, default: object) -> Callable[[Command], Command]:
     # The default is only shown: an option that is not given must not override the field of a job.
     shown = _WHERE_NONE.get(name, "by optimizer") if default is None else default
-    return once.option(f"--{name.replace('_', '-')}", type=kind, help=f"{text}  [default: {shown}]")
+    return command_line.option(f"--{name.replace('_', '-')}", type=kind, help=f"{text}  [default: {shown}]")
 
 
 def jobs_from(options: dict[str, Any]) -> Inputs:

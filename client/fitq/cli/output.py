@@ -18,10 +18,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fitq.summary import status_style
-from fitq.writers import JSON_SCHEMA
-from fitq_shared.manifest import Manifest
+from fitq.cli.summary import status_style
+from fitq.results.writers import JSON_SCHEMA
 from fitq_shared.settings import masked
+from fitq_shared.store.manifest import Manifest
 
 _SECONDS_BETWEEN_LINES = 2.0
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import click
 
 from fitq.cli import options
-from fitq_shared import once
+from fitq_shared import command_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 @click.command(short_help="Write the results or loss traces of a submission.")
 @options.submission_argument
 @click.option("--traces", is_flag=True, help="Loss traces instead of results.")
-@once.option("-o", "--output", default="-", metavar="PATH", help="File or folder to write  [default: standard output]")
+@command_line.option("-o", "--output", default="-", metavar="PATH", help="File or folder  [default: standard output]")
 @options.format_option
 @click.option("--follow", is_flag=True, help="Go on until the submission is finished, in the order of completion.")
-@once.option("--since", metavar="CURSOR", help="Only what was stored after this cursor, in the order of completion.")
+@command_line.option("--since", metavar="CURSOR", help="Only what was stored after this cursor, in the order of completion.")
 @click.option("--ordered", is_flag=True, help="With --follow: in the order of the input all the same.")
-@once.option("--id", "job", metavar="JOB", help="Only the job with this id.")
+@command_line.option("--id", "job", metavar="JOB", help="Only the job with this id.")
 @options.client_options
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json: one JSON document.")
 def command(
@@ -54,7 +54,7 @@ def command(
     ends with a line "cursor: CURSOR" (in a JSON document it is a field): --since CURSOR gives what is stored later.
     """
     from fitq.cli.output import line_of, quiet_when_nobody_reads
-    from fitq.writers import format_of
+    from fitq.results.writers import format_of
 
     found = options.client(url).submission(submission)
     folder = output != "-" and not Path(output).suffix and format is None and not as_json
@@ -79,8 +79,8 @@ def command(
 
 def _write(batches: Batches, traces: bool, output: str, format: str, since: str | None, in_pieces: bool) -> None:
     """Write the batches, then tell the last cursor; after Ctrl-C too where what has been written is of use."""
-    from fitq.streams import RESULTS, TRACES
-    from fitq.writers import writing
+    from fitq.results.streams import RESULTS, TRACES
+    from fitq.results.writers import writing
 
     facts = {"cursor": since}
     try:
@@ -97,8 +97,8 @@ def _write(batches: Batches, traces: bool, output: str, format: str, since: str 
 
 def _write_folder(found: Submission, folder: str, since: str | None, follow: bool, ordered: bool) -> None:
     """Write results and traces into a folder, then tell the last cursor."""
-    from fitq.copying import copying
-    from fitq.writers import targets
+    from fitq.results.copying import copying
+    from fitq.results.writers import targets
 
     stream, cursors = partial(found.stream, since=since, follow=follow, ordered=ordered), [since]
     with copying(stream, targets(folder, None), lambda cursor, _: cursors.append(cursor)) as copy:
@@ -110,7 +110,7 @@ def _write_folder(found: Submission, folder: str, since: str | None, follow: boo
 def _one(found: Submission, job: str, traces: bool) -> Batches:
     from pyarrow import RecordBatch
 
-    from fitq.streams import RESULTS, TRACES
+    from fitq.results.streams import RESULTS, TRACES
     from fitq.tags import text_of
 
     if traces:

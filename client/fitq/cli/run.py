@@ -13,17 +13,17 @@ import msgspec
 
 from fitq.cli import options
 from fitq.cli.exit_codes import TERMINATED, exit_code_of_fits
-from fitq_shared import once
+from fitq_shared import command_line
 
 if TYPE_CHECKING:
     from fitq.local import LocalFleet
     from fitq.submission import Submission
-    from fitq_shared.manifest import Manifest
+    from fitq_shared.store.manifest import Manifest
 
 
 @click.command(short_help="Fit jobs on this machine, without a server: one command from a file to results.")
 @options.input_options
-@once.option("-o", "--output", metavar="PATH", help="Folder, or results file; see above.")
+@command_line.option("-o", "--output", metavar="PATH", help="Folder, or results file; see above.")
 @options.device_option
 @options.json_option
 @click.pass_context
@@ -40,11 +40,11 @@ def command(context: click.Context, /, output: str | None, device: str, as_json:
     from rich.console import Console
 
     from fitq.cli.output import follow, print_json
+    from fitq.cli.summary import Tally
     from fitq.client import Client
-    from fitq.copying import copying
     from fitq.local import local_fleet
-    from fitq.summary import Tally
-    from fitq.writers import targets
+    from fitq.results.copying import copying
+    from fitq.results.writers import targets
 
     # Python would die at once of SIGTERM and leave the temporary folder; an exit takes the fleet down first.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))

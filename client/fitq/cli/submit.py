@@ -7,13 +7,13 @@ from typing import Any
 import click
 
 from fitq.cli import options
-from fitq_shared import once
+from fitq_shared import command_line
 
 
 @click.command(short_help="Hand jobs to the fleet and print the submission's id.")
 @options.input_options
-@once.option("--key", default="", metavar="NAME", help="Name of the submission: the same jobs again are the same one.")
-@once.option("--resume", default="", metavar="ID", help="Complete a submission whose upload was broken off.")
+@command_line.option("--key", default="", metavar="NAME", help="Name of the submission: the same jobs again return it.")
+@command_line.option("--resume", default="", metavar="ID", help="Complete a submission whose upload was broken off.")
 @options.client_options
 @options.json_option
 def command(key: str, resume: str, url: str | None, as_json: bool, **inputs: Any) -> None:

@@ -6,12 +6,12 @@ import click
 
 from fitq.cli import options
 from fitq.cli.exit_codes import exit_code_of_fits
-from fitq_shared import once
+from fitq_shared import command_line
 
 
 @click.command(short_help="Wait until a submission is finished.")
 @options.submission_argument
-@once.option("--timeout", type=float, metavar="SECONDS", help="Give up after this long, with exit code 3.")
+@command_line.option("--timeout", type=float, metavar="SECONDS", help="Give up after this long, with exit code 3.")
 @options.client_options
 @options.json_option
 @click.pass_context

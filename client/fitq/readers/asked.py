@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from fitq.tags import tags_text
 from fitq_shared.errors import InputError, JobError
-from fitq_shared.jobs import FitJob
+from fitq_shared.jobs.job import FitJob
 
 
 class Asked(NamedTuple):

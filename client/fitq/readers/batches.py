@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from fitq.readers.unique import unique
 from fitq_shared.errors import InputError, JobError
-from fitq_shared.frames import jobs_batch
-from fitq_shared.jobs import FitJob, job_from_mapping
+from fitq_shared.jobs.frames import jobs_batch
+from fitq_shared.jobs.job import FitJob, job_from_mapping
 
 #: A batch has at most this many jobs and, beyond one job, this many samples (some 100 MB as Python numbers).
 BATCH_JOBS = 4096

@@ -24,10 +24,10 @@ from fitq.readers.completed import completed
 from fitq.readers.places import Point, placed
 from fitq.readers.unique import unique
 from fitq_shared.errors import InputError, JobError
-from fitq_shared.frames import jobs_batch
-from fitq_shared.jobs import FitJob, defaults_from_mapping, job_from_mapping
-from fitq_shared.rows import replaced
-from fitq_shared.rules import certain
+from fitq_shared.jobs.column_rules import certain
+from fitq_shared.jobs.frames import jobs_batch
+from fitq_shared.jobs.job import FitJob, defaults_from_mapping, job_from_mapping
+from fitq_shared.jobs.rows import replaced
 
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 #: A batch has at most this many jobs (and BATCH_SAMPLES samples).

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fitq.readers.casts import cast, is_text
-from fitq_shared.fields import Optimizer
-from fitq_shared.frames import JOB_SCHEMA
-from fitq_shared.jobs import FitJob, Samples
+from fitq_shared.jobs.fields import Optimizer
+from fitq_shared.jobs.frames import JOB_SCHEMA
+from fitq_shared.jobs.job import FitJob, Samples
 
 _OPTIMIZERS = get_args(Optimizer)
 #: Field whose default depends on the optimizer -> that default for each of _OPTIMIZERS.

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from fitq.readers.batches import BATCH_JOBS
 from fitq_shared.errors import JobError
-from fitq_shared.frames import JOB_SCHEMA, jobs_batch
-from fitq_shared.jobs import Samples, job_from_mapping
+from fitq_shared.jobs.frames import JOB_SCHEMA, jobs_batch
+from fitq_shared.jobs.job import Samples, job_from_mapping
 
 #: Points that the jobs of one recipe have together.
 MAX_GENERATED_POINTS = 10**10

@@ -22,12 +22,12 @@ from fitq.readers.lines import Fields, decoded, doubtful, given_fields, line_typ
 from fitq.readers.places import placed
 from fitq.readers.unique import unique
 from fitq.tags import text_of
-from fitq_shared import json_text
 from fitq_shared.errors import InputError, JobError
-from fitq_shared.frames import JOB_SCHEMA
-from fitq_shared.jobs import FitJob, defaults_from_mapping, job_from_json
-from fitq_shared.plain import given
-from fitq_shared.rules import certain
+from fitq_shared.jobs import json_text
+from fitq_shared.jobs.column_rules import certain
+from fitq_shared.jobs.frames import JOB_SCHEMA
+from fitq_shared.jobs.job import FitJob, defaults_from_mapping, job_from_json
+from fitq_shared.jobs.plain_values import given
 
 #: Lines are read in blocks of about this size; its at most a million numbers take some 50 MB as Python objects.
 _BLOCK_BYTES = 2 * 2**20

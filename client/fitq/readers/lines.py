@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
-from fitq_shared.jobs import FitJob, Samples
+from fitq_shared.jobs.job import FitJob, Samples
 
 #: Field -> its value in each line, None where it does not give one; fields that no line gives are left out.
 Fields: TypeAlias = Mapping[str, Sequence[Any]]

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fitq_shared.points import unfit
-from fitq_shared.rows import replaced
+from fitq_shared.jobs.points import unfit
+from fitq_shared.jobs.rows import replaced
 
 #: Names where a point was read, by the position of its job in the input and its own in the job, both from 0.
 Point: TypeAlias = Callable[[int, int], str]

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fitq_shared.errors import JobError
-from fitq_shared.ids import id_hashes
+from fitq_shared.jobs.ids import id_hashes
 
 Hashes = NDArray[np.uint64]
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from fitq_shared.frames import jobs_batch
-from fitq_shared.jobs import FitJob
+from fitq_shared.jobs.frames import jobs_batch
+from fitq_shared.jobs.job import FitJob
 from fitq_worker.engine import compiled, kernels
 from fitq_worker.engine.compiled import StepKernel
 from fitq_worker.engine.framing import framed

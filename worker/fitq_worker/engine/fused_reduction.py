@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fitq_shared.points import MAX_MAGNITUDE
+from fitq_shared.jobs.points import MAX_MAGNITUDE
 from fitq_worker.compiler import cxx_compiler
 from fitq_worker.engine.kernels import build_in_background, kept_as
 from fitq_worker.engine.reduction import CONSTANT_TOLERANCE, FAR_DEVIATIONS, RANK_TOLERANCE, Reduced

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fitq_shared.points import MAX_MAGNITUDE, unfit
+from fitq_shared.jobs.points import MAX_MAGNITUDE, unfit
 from fitq_worker.engine.samples import SampleSets
 
 _LEAST = {"weights": 0.0, "x": -MAX_MAGNITUDE, "y": -MAX_MAGNITUDE}

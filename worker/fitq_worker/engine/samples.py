@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fitq_shared.errors import FrameError
-from fitq_shared.frames import sample_counts
-from fitq_shared.points import MAX_MAGNITUDE
-from fitq_shared.sampling import draw_samples
+from fitq_shared.jobs.frames import sample_counts
+from fitq_shared.jobs.points import MAX_MAGNITUDE
+from fitq_shared.jobs.sampling import draw_samples
 
 Floats = NDArray[np.float64]
 

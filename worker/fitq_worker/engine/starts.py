@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fitq_shared.sampling import START, normals
+from fitq_shared.jobs.sampling import START, normals
 from fitq_worker.engine.basis import multiply_upper, powers_of_x
 from fitq_worker.engine.reduction import Reduced
 from fitq_worker.engine.samples import numbers, ragged

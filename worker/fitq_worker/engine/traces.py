@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fitq_shared.frames import TRACE_SCHEMA
-from fitq_shared.trace import recorded_counts, recorded_steps
+from fitq_shared.jobs.frames import TRACE_SCHEMA
+from fitq_shared.jobs.trace import recorded_counts, recorded_steps
 from fitq_worker.engine.samples import numbers
 
 

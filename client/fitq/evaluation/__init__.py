@@ -1,0 +1,1 @@
+"""What fitted coefficients say: predictions, bands, residuals, p-values. numpy and Arrow alone."""

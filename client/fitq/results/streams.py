@@ -1,0 +1,136 @@
+"""Streams: results or traces that are stored already, chunk by chunk, in the order of completion or of the input.
+
+A stream is asked for what is ready, never waits for fits, and holds a few chunks at a time, however many there are.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from fitq.outages import ride_out
+from fitq.results.traces import LABELLED_SCHEMA, labelled
+from fitq_shared.jobs.frames import RESULT_SCHEMA, TRACE_SCHEMA, decode
+from fitq_shared.store.reader import Committed, Indexed
+from fitq_shared.store.store import Store
+
+#: Batches, each with the cursor behind which a later stream goes on.
+Ready: TypeAlias = Iterator[tuple[str, pa.RecordBatch]]
+
+_Chunk = TypeVar("_Chunk", Committed, Indexed)
+
+
+class Kind(NamedTuple):
+    """What is read of each chunk: how to get its frames, and what a frame becomes, a batch of `schema`.
+
+    `at_once` chunks are fetched together.
+    """
+
+    schema: pa.Schema
+    at_once: int
+    frames: Callable[[Store, str, Sequence[int]], list[bytes | None]]
+    batch: Callable[[bytes], pa.RecordBatch]
+
+
+RESULTS = Kind(RESULT_SCHEMA, 4, Store.result_frames, lambda frame: decode(frame, RESULT_SCHEMA))
+# The planner lets the traces of a chunk have 32 MiB.
+TRACES = Kind(LABELLED_SCHEMA, 2, Store.trace_frames, lambda frame: labelled(decode(frame, TRACE_SCHEMA)))
+
+
+class Stream(Protocol):
+    """Gives out each row once."""
+
+    def ready(self) -> Ready:
+        """The batches that have become ready since the last call."""
+
+
+class CompletionOrder:
+    """A batch for each chunk, in the order of the commits, from the one after the cursor `since` on."""
+
+    def __init__(self, store: Store, submission: str, kind: Kind, since: str | None = None) -> None:
+        self._store, self._submission, self._kind, self._cursor = store, submission, kind, since
+
+    def ready(self) -> Ready:
+        while commits := deque(ride_out(lambda: self._store.commits(self._submission, self._cursor))):
+            while portion := _portion(commits, self._kind.at_once):
+                frames = _frames(self._store, self._submission, self._kind, portion)
+                for commit, frame in zip(portion, frames, strict=True):
+                    self._cursor = commit.cursor
+                    if frame is not None:
+                        yield commit.cursor, self._kind.batch(frame)
+
+
+class InputOrder:
+    """Rows in the order of the input: chunks by their first row, rows held until no chunk can have an earlier one.
+
+    It waits until all jobs are in, then for each chunk in its turn. With `partial` it gives only what is stored at the
+    first call, the other chunks left out. Its cursor is that of the whole stream: behind the last commit it knows of.
+    """
+
+    def __init__(self, store: Store, submission: str, kind: Kind, *, partial: bool = False) -> None:
+        self._store, self._submission, self._kind, self._partial = store, submission, kind, partial
+        self._cursor: str | None = None
+        self._committed: set[int] = set()
+        self._turns: deque[Indexed] | None = None
+        self._held: list[pa.RecordBatch] = []
+
+    def ready(self) -> Ready:
+        self._look_at_log()
+        if self._turns is None:
+            self._turns = self._order()
+        while self._turns and (portion := _portion(self._turns, self._kind.at_once, self._committed)):
+            frames = _frames(self._store, self._submission, self._kind, portion)
+            self._held += [self._kind.batch(frame) for frame in frames if frame is not None]
+            for batch in self._released(self._turns[0].first if self._turns else None):
+                yield str(self._cursor), batch
+
+    def _look_at_log(self) -> None:
+        while commits := ride_out(lambda: self._store.commits(self._submission, self._cursor)):
+            self._committed |= {commit.chunk for commit in commits}
+            self._cursor = commits[-1].cursor
+
+    def _order(self) -> deque[Indexed] | None:
+        """The chunks by their first row; None while more may come that begin before some of these."""
+        if not self._partial and ride_out(lambda: self._store.manifest(self._submission)).state == "open":
+            return None
+        chunks = ride_out(lambda: self._store.index(self._submission))
+        taken = [chunk for chunk in chunks if not self._partial or chunk.chunk in self._committed]
+        return deque(sorted(taken, key=lambda chunk: chunk.first))
+
+    def _released(self, first: int | None) -> list[pa.RecordBatch]:
+        """The rows before row `first` of the input, which are held no longer; all of them for None."""
+        rows = [held.num_rows if first is None else _rows_before(held, first) for held in self._held]
+        released = [held.slice(0, count) for held, count in zip(self._held, rows, strict=True) if count]
+        left = [held.slice(count) for held, count in zip(self._held, rows, strict=True)]
+        self._held = [held for held in left if held.num_rows]
+        return _merged(released)
+
+
+def _portion(chunks: deque[_Chunk], at_once: int, ready: set[int] | None = None) -> list[_Chunk]:
+    """At most `at_once` chunks taken from the front, none that is not `ready`."""
+    portion: list[_Chunk] = []
+    while chunks and len(portion) < at_once and (ready is None or chunks[0].chunk in ready):
+        portion.append(chunks.popleft())
+    return portion
+
+
+def _frames(store: Store, submission: str, kind: Kind, chunks: Sequence[Committed | Indexed]) -> list[bytes | None]:
+    numbers = [chunk.chunk for chunk in chunks]
+    return ride_out(lambda: kind.frames(store, submission, numbers))
+
+
+def _rows_before(batch: pa.RecordBatch, first: int) -> int:
+    return int(np.searchsorted(batch["index"].to_numpy(), first))
+
+
+def _merged(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Sorted batches as one sequence; copied only where one reaches into the next."""
+    ends = sorted((batch["index"][0].as_py(), batch["index"][-1].as_py(), place) for place, batch in enumerate(batches))
+    if all(last < first for (_, last, _), (first, _, _) in itertools.pairwise(ends)):
+        return [batches[place] for *_, place in ends]
+    return pa.Table.from_batches(batches).combine_chunks().sort_by("index").to_batches()  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""From batches of jobs to stored and enqueued chunks."""

@@ -1,0 +1,114 @@
+"""Admission: jobs are stored only as fast as there is room on the server for them and for what will come of them."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple, cast
+
+import numpy as np
+import pyarrow.compute as pc
+
+from fitq_shared.errors import ServerFull
+from fitq_shared.jobs.rows import Rows
+from fitq_shared.jobs.trace import recorded_counts
+from fitq_shared.settings import masked
+from fitq_shared.store.connection import translated_errors
+from fitq_shared.store.manifest import Manifest
+from fitq_shared.store.payload import Payload
+from fitq_shared.store.store import Store
+
+#: Bytes of a stored result apart from its tags and coefficients, and of each of the P numbers of its lists; measured,
+#: compressed.
+RESULT_BYTES, RESULT_BYTES_PER_COEFFICIENT = 110, 32
+#: Bytes of a stored loss, measured, compressed.
+LOSS_BYTES = 3.5
+#: What is kept free of the server's memory, as a share: its buffers, fragmentation, other clients.
+RESERVE = 0.1
+#: The server is asked again after so many bytes of jobs and expected results.
+CHECK_BYTES = 8 * 2**20
+#: How long an upload waits while nothing is fitted.
+PATIENCE_SECONDS = 30.0
+_POLL_SECONDS = 0.25
+
+
+class _Memory(NamedTuple):
+    """Of the server, in bytes; a limit of 0 is none."""
+
+    used: int
+    limit: int
+
+
+class Admission:
+    """The room that a submission has on the server while it is uploaded."""
+
+    def __init__(self, store: Store, manifest: Manifest) -> None:
+        self._store, self._submission = store, manifest.id
+        self._jobs = 0
+        self._results_bytes = 0.0  # that will come of all jobs uploaded
+        self._frames_bytes = 0  # of all jobs uploaded
+        self._since_check = float(CHECK_BYTES)
+        self._in_redis = not manifest.results_url
+
+    def count(self, rows: Rows, payload: Payload) -> None:
+        """Note a chunk of the submission: one that is about to be stored, or one that an earlier upload has stored."""
+        self._jobs += payload.jobs
+        self._frames_bytes += payload.size
+        results = result_bytes(rows) if self._in_redis else 0.0
+        self._results_bytes += results
+        self._since_check += payload.size + results
+
+    def wait_for_room(self, payload: Payload) -> None:
+        """Return when there is room for these jobs, which were counted, and for the results of all that were.
+
+        Raises:
+            ServerFull: the results alone have no room, or nothing has been fitted for a while.
+        """
+        if self._since_check >= CHECK_BYTES:
+            self._since_check = 0.0
+            self._wait(payload)
+
+    def _wait(self, payload: Payload) -> None:
+        done, patience_ends = -1, 0.0
+        while True:
+            memory, fitted = self._memory(), self._store.manifest(self._submission).done_jobs
+            open_share = max(1.0 - fitted / self._jobs, 0.0)
+            results, frames = self._results_bytes * open_share, self._frames_bytes * open_share
+            room = memory.limit * (1.0 - RESERVE) - memory.used
+            if not memory.limit or results + payload.size <= room:
+                return
+            if results > room + frames:
+                raise self._full(memory, results, "and nothing that is fitted first makes enough room")
+            if fitted > done:
+                done, patience_ends = fitted, time.monotonic() + PATIENCE_SECONDS
+            elif time.monotonic() > patience_ends:
+                raise self._full(
+                    memory, results, f"and nothing was fitted in {PATIENCE_SECONDS:.0f} s: is a worker running?"
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _memory(self) -> _Memory:
+        with translated_errors(self._store.settings.redis_url):
+            found = cast("dict[str, int]", self._store.redis.info("memory"))
+        return _Memory(found["used_memory"], found.get("maxmemory", 0))
+
+    def _full(self, memory: _Memory, results: float, why: str) -> ServerFull:
+        return ServerFull(
+            f"Redis at {masked(self._store.settings.redis_url)} has no room for more jobs: {_mib(memory.used)} of "
+            f"{_mib(memory.limit)} are in use, the results of {self._jobs:,} jobs will take {_mib(results)}, {why}; delete "
+            "finished submissions (`fitq ls --size`, `fitq delete ID`), raise maxmemory, or keep results in files "
+            "(FITQ_RESULTS_URL)"
+        )
+
+
+def result_bytes(rows: Rows) -> float:
+    """What results and traces of these jobs will take, about, in bytes."""
+    jobs = rows.frame
+    coefficients = int(jobs["degree"][0].as_py()) + 1
+    losses = recorded_counts(jobs["trace"][0].as_py(), jobs["steps"].to_numpy())
+    traces = 0.0 if jobs["optimizer"][0].as_py() == "exact" else LOSS_BYTES * float(np.sum(losses))
+    tags = float(pc.sum(pc.binary_length(jobs["tags"])).as_py() or 0)
+    return traces + tags + len(jobs) * (RESULT_BYTES + RESULT_BYTES_PER_COEFFICIENT * coefficients)
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:,.0f} MiB"

@@ -1,0 +1,159 @@
+"""Celery as both sides use it: names, lanes, settings and the reasons for them. Celery and kombu 5.7."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from fitq_shared.settings import Settings
+from fitq_shared.store.connection import translated_errors
+from fitq_shared.store.keys import broker_prefix
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+FIT_CHUNK = "fitq.fit_chunk"
+
+#: A submission of at most this many jobs goes to the interactive lane and does not wait behind bulk work.
+INTERACTIVE_JOBS = 1000
+INTERACTIVE_LANE = "fitq.interactive"
+BULK_LANES = tuple(f"fitq.bulk.{number}" for number in range(8))
+LANES = (INTERACTIVE_LANE, *BULK_LANES)
+
+#: The planner aims at chunks of a few seconds; one that runs this long hangs.
+CHUNK_TIME_LIMIT_SECONDS = 600
+RESULT_EXPIRES_SECONDS = 24 * 3600
+
+
+class InteractiveFirst:
+    """The order in which a worker looks for messages: the interactive lane always first, the others in turn.
+
+    What kombu takes as a queue order strategy, beside its own ones, which are all fair or all unfair.
+    """
+
+    def __init__(self) -> None:
+        self.lanes: list[str] = []
+
+    def update(self, lanes: Iterable[str]) -> None:
+        """From now on these are the lanes."""
+        self.lanes = list(lanes)
+
+    def consume(self, count: int) -> list[str]:
+        """The lanes in the order in which they are looked at next."""
+        return sorted(self.lanes, key=lambda lane: lane != INTERACTIVE_LANE)[:count]
+
+    def rotate(self, last_used: str) -> None:
+        """A message came from this lane: all others have their turn before it."""
+        self.lanes.sort(key=lambda lane: lane == last_used)
+
+
+def lane_of(submission: str, jobs: int | None) -> str:
+    """The queue of a submission: interactive when it is known to be small, else a bulk lane by hash of its id."""
+    if jobs is not None and jobs <= INTERACTIVE_JOBS:
+        return INTERACTIVE_LANE
+    return BULK_LANES[zlib.crc32(submission.encode()) % len(BULK_LANES)]
+
+
+def publish(app: Celery, lane: str, submission: str, chunks: Iterable[int]) -> None:
+    """Enqueue one message for each chunk, pipelined.
+
+    Raises:
+        ServerUnreachable, ServerFull: as from the store.
+    """
+    with _translated_errors(app), app.producer_pool.acquire(block=True) as producer, producer.batch():
+        for chunk in chunks:
+            app.send_task(FIT_CHUNK, args=(submission, chunk), queue=lane, producer=producer)
+
+
+def client_app(settings: Settings) -> Celery:
+    """The app that publishes chunks; without a result backend, which would cost a SUBSCRIBE for each message."""
+    return _app(settings, task_ignore_result=False)
+
+
+def worker_app(settings: Settings) -> Celery:
+    """The app of a worker process; its result backend keeps a small summary of each chunk for Flower."""
+    return _app(
+        settings,
+        result_backend=settings.redis_url,
+        result_backend_transport_options={
+            "global_keyprefix": broker_prefix(settings.namespace),
+            "visibility_timeout": settings.visibility_timeout_seconds,
+        },
+        result_expires=RESULT_EXPIRES_SECONDS,
+        # Late acknowledgement: a chunk whose worker dies is delivered again; the commit drops the duplicate.
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_time_limit=CHUNK_TIME_LIMIT_SECONDS,
+        # One chunk at a time and none in reserve: a device is busy with one, and a reserved one would only wait.
+        worker_concurrency=1,
+        worker_prefetch_multiplier=1,
+        # CUDA does not survive fork; a spawned child starts clean. Importing torch takes longer than the default 4 s.
+        worker_pool="prefork",
+        worker_pool_start_method="spawn",
+        worker_proc_alive_timeout=120,
+        # A killed child's chunk goes back to the queue after this long; should its result still arrive, it is a duplicate.
+        worker_lost_wait=1.0,
+        # A broken connection must not kill a chunk that is nearly done: its commit does not depend on the message.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        include=["fitq_worker.chunks.tasks"],
+        # Events cost more than a small chunk does; Flower asks the workers for them while it runs.
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+    )
+
+
+@contextmanager
+def _translated_errors(app: Celery) -> Iterator[None]:
+    """kombu wraps most errors of the Redis client in some of its own; unwrap it, then as the store does."""
+    from kombu.exceptions import BatchPublishError, OperationalError
+
+    with translated_errors(app.conf.broker_url):
+        try:
+            yield
+        except (BatchPublishError, OperationalError) as error:
+            raise error.__cause__ or redis.exceptions.ConnectionError(str(error)) from None
+
+
+def _app(settings: Settings, **more: Any) -> Celery:
+    from celery import Celery
+    from kombu.entity import Queue
+
+    app = Celery("fitq", set_as_current=False)
+    app.conf.update(
+        broker_url=settings.redis_url,
+        broker_transport_options=_transport_options(settings),
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        task_queues=[Queue(lane) for lane in LANES],  # type: ignore[no-untyped-call]  # kombu is only partly typed
+        task_default_queue=INTERACTIVE_LANE,
+        task_create_missing_queues=False,
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        result_accept_content=["json"],
+        **more,
+    )
+    return app
+
+
+def _transport_options(settings: Settings) -> dict[str, Any]:
+    """kombu's Redis transport. No `retry_on_timeout`: it would switch off pipelined publishing."""
+    return {
+        "global_keyprefix": broker_prefix(settings.namespace),
+        "visibility_timeout": settings.visibility_timeout_seconds,
+        # Look for messages of dead workers every 5 s; kombu's default comes to about 100 s.
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        # Without a timeout a publish hangs for ever on a half-open connection; it must exceed BRPOP's 1 s.
+        "socket_timeout": 30,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 25,
+        # All lanes are asked for in one BRPOP, which takes the first that has a message.
+        "queue_order_strategy": f"{__name__}:InteractiveFirst",
+        "priority_steps": [0],
+    }

@@ -1,0 +1,1 @@
+"""What Redis and result files hold. Nothing outside this package speaks to Redis."""

@@ -1,0 +1,56 @@
+"""What a client stores of a chunk: its frames, which rows of the input they are, and what finds and identifies them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+from fitq_shared.jobs.frames import encode
+from fitq_shared.jobs.ids import id_hashes
+from fitq_shared.jobs.rows import Rows
+
+_DIGEST_CHARACTERS = 16
+
+
+class Payload(NamedTuple):
+    """A chunk on its way to the store; frames are encoded."""
+
+    chunk: int
+    jobs_frame: bytes
+    jobs: int
+    #: Smallest and largest place in the input.
+    first: int
+    last: int
+    #: `id_hashes` of the jobs, 8 bytes each.
+    id_hashes: bytes = b""
+    sets_frame: bytes | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of what is fitted: equal for the same jobs in the same chunk."""
+        return _digest(self.jobs_frame, self.sets_frame or b"")
+
+    @property
+    def sets_digest(self) -> str:
+        """The name under which the sample sets are stored once for all chunks that have the same; empty without."""
+        return "" if self.sets_frame is None else _digest(self.sets_frame)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the frames."""
+        return len(self.jobs_frame) + len(self.sets_frame or b"")
+
+
+def payload_of(chunk: int, rows: Rows) -> Payload:
+    """The payload of chunk number `chunk`, which has at least one job."""
+    index = rows.frame["index"].to_numpy()
+    sets = None if rows.sets is None else encode(rows.sets)
+    hashes = id_hashes(rows.frame["id"]).tobytes()
+    return Payload(chunk, encode(rows.frame), len(index), int(index.min()), int(index.max()), hashes, sets)
+
+
+def _digest(*parts: bytes) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()[:_DIGEST_CHARACTERS]

@@ -1,0 +1,230 @@
+"""Submitting again, going on where it was broken off, and a server without room."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from click.testing import Result
+
+from fitq import readers
+from fitq.client import Client
+from fitq.submitting import admission
+from fitq.submitting.planner import plan
+from fitq_shared.errors import DifferentContent, ServerFull, SubmissionNotFound
+from fitq_shared.jobs.frames import JOB_SCHEMA, decode
+from fitq_shared.jobs.job import Samples
+from fitq_shared.jobs.rows import Rows
+from fitq_shared.settings import Settings
+from fitq_shared.store.keys import SubmissionKeys
+from fitq_shared.store.payload import payload_of
+from fitq_shared.store.store import Store
+
+KILL_DEADLINE_SECONDS = 60
+
+
+@pytest.fixture
+def client(settings: Settings) -> Client:
+    return Client(settings)
+
+
+def jobs(count: int = 20_000) -> Iterator[pa.RecordBatch]:
+    """Enough for several chunks."""
+    return readers.generated([1.0, 2.0], count)
+
+
+def stored_indexes(store: Store, submission: str) -> list[int]:
+    """The places in the input of all jobs that wait in the store, sorted."""
+    found: list[int] = []
+    for chunk in store.index(submission):
+        claim = store.claim(submission, chunk.chunk, "test")
+        assert claim is not None
+        found += decode(claim.jobs, JOB_SCHEMA)["index"].to_pylist()
+    return sorted(found)
+
+
+def test_the_same_jobs_under_the_same_key_are_one_submission(client: Client, store: Store) -> None:
+    """Nothing is stored twice, and the submission that there is comes back."""
+    first = client.submit(jobs(), key="sweep")
+    again = client.submit(jobs(), key="sweep")
+    assert again.id == first.id
+    assert [manifest.id for manifest in client.submissions()] == [first.id]
+    assert client.submit(jobs(), key="other").id != first.id
+    assert stored_indexes(store, first.id) == list(range(20_000))
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        lambda: readers.generated([1.0, 3.0], 20_000),
+        lambda: readers.generated([1.0, 2.0], 20_001),
+        lambda: readers.generated([1.0, 2.0], 1024),
+        lambda: readers.generated([1.0, 2.0], 90_000),
+    ],
+)
+def test_other_jobs_under_the_same_key_are_refused(client: Client, others: Callable[[], Iterator[pa.RecordBatch]]) -> None:
+    """One changed number, one job more, fewer or more chunks: nothing that is there changes."""
+    submission = client.submit(jobs(), key="sweep")
+    before = submission.status()
+    with pytest.raises(DifferentContent, match=rf"{submission.id} was made of other jobs: .*another key"):
+        client.submit(others(), key="sweep")
+    assert submission.status() == before
+
+
+def test_a_deleted_submission_leaves_its_key_free(client: Client) -> None:
+    """Submitting again makes a new one."""
+    first = client.submit(jobs(10), key="sweep")
+    first.delete()
+    assert client.submit(jobs(10), key="sweep").id != first.id
+
+
+def test_a_submission_that_is_not_there_cannot_be_resumed(client: Client) -> None:
+    """Nothing is made under its id."""
+    with pytest.raises(SubmissionNotFound, match="'gone'"):
+        client.submit(jobs(10), resume="gone")
+    assert client.submissions() == []
+
+
+def test_an_upload_that_a_full_server_stopped_is_resumed(client: Client, store: Store) -> None:
+    """The submission stays open, the error says how to go on, and going on adds what is missing."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for number, batch in enumerate(jobs()):
+            if number == 3:
+                store.redis.config_set("maxmemory", 1)
+            yield batch
+
+    try:
+        with pytest.raises(ServerFull, match=r"stays open: submit with --resume") as caught:
+            client.submit(batches())
+    finally:
+        store.redis.config_set("maxmemory", 0)
+    (manifest,) = client.submissions()
+    assert (manifest.state, f"--resume {manifest.id}" in str(caught.value)) == ("open", True)
+
+    resumed = client.submit(jobs(), resume=manifest.id)
+
+    assert (resumed.status().state, resumed.status().jobs) == ("closed", 20_000)
+    assert stored_indexes(store, resumed.id) == list(range(20_000))
+
+
+def test_an_upload_whose_client_was_killed_is_resumed(fitq: Callable[..., Result], store: Store, settings: Settings) -> None:
+    """kill -9 in the middle: the id was printed first, and every job is there once in the end."""
+    arguments = ["submit", "--polynomial", "1,2,3", "--count", "400000"]
+    environment = os.environ | {"FITQ_REDIS_URL": settings.redis_url, "FITQ_NAMESPACE": settings.namespace}
+    command = [sys.executable, "-c", "from fitq.cli import main; main()", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+        assert process.stdout is not None
+        submission = process.stdout.readline().strip()
+        deadline = time.monotonic() + KILL_DEADLINE_SECONDS
+        while store.manifest(submission).chunks < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    killed = store.manifest(submission)
+    assert (killed.state, killed.jobs < 400_000) == ("open", True)
+
+    result = fitq(*arguments, "--resume", submission)
+
+    assert (result.exit_code, result.stdout.strip()) == (0, submission)
+    assert store.manifest(submission).state == "closed"
+    assert stored_indexes(store, submission) == list(range(400_000))
+
+
+def test_different_content_is_bad_input_on_the_command_line(fitq: Callable[..., Result], tmp_path: Path) -> None:
+    """Exit code 2 and the next step; the same file again is fine."""
+    file = tmp_path / "jobs.jsonl"
+    file.write_text('{"id": "a", "x": [0, 1, 2], "y": [0, 1, 2], "degree": 1}\n')
+    assert fitq("submit", file, "--key", "k").exit_code == 0
+    assert fitq("submit", file, "--key", "k").exit_code == 0
+    file.write_text('{"id": "a", "x": [0, 1, 2], "y": [0, 1, 3], "degree": 1}\n')
+    result = fitq("submit", file, "--key", "k")
+    assert result.exit_code == 2
+    assert re.search(r"made of other jobs: jobs 0 to 0 .*fitq delete", result.stderr)
+    assert fitq("submit", file, "--key", "k", "--resume", "x").exit_code == 2
+
+
+def test_results_that_can_never_have_room_are_refused_at_once(client: Client, store: Store) -> None:
+    """With numbers: what is used, the limit, what the results take."""
+    store.redis.config_set("maxmemory", store.redis.info("memory")["used_memory"] + 20 * 2**20)
+    try:
+        with pytest.raises(ServerFull, match=r"no room for more jobs: \d+ MiB of \d+ MiB .* the results of [\d,]+ jobs"):
+            client.submit(readers.generated([1.0], 200_000, Samples(count=5)))
+    finally:
+        store.redis.config_set("maxmemory", 0)
+
+
+def test_an_upload_waits_for_room_and_stops_when_nothing_is_fitted(
+    client: Client, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs would have room once others are fitted, but no worker runs."""
+    monkeypatch.setattr(admission, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(admission, "CHECK_BYTES", 1)
+    random_samples = [{"x": [float(n), 0.5, 1 / 3], "y": [n / 7] * 3, "trace": "none"} for n in range(5000)]
+    batches = list(readers.from_jobs(random_samples * 8))
+    results = sum(admission.result_bytes(Rows(chunk.frame, chunk.sets)) for chunk in plan(batches))
+    room = int(results / (1 - admission.RESERVE)) + 2**20
+    store.redis.config_set("maxmemory", store.redis.info("memory")["used_memory"] + room)
+    try:
+        with pytest.raises(ServerFull, match=r"nothing was fitted in 1 s: is a worker running"):
+            client.submit(iter(batches))
+    finally:
+        store.redis.config_set("maxmemory", 0)
+
+
+def test_what_an_earlier_upload_has_stored_needs_room_as_well(client: Client, store: Store) -> None:
+    """One more chunk would have room, were it not for the results of those that are there and not fitted yet."""
+    submission = client.submit(readers.generated([1.0], 60_000))
+    chunks = [(Rows(chunk.frame, chunk.sets), chunk.number) for chunk in plan(readers.generated([1.0], 60_000))]
+    resumed = admission.Admission(store, submission.status())
+    for rows, number in chunks:
+        resumed.count(rows, payload_of(number, rows))
+    last = payload_of(chunks[-1][1], chunks[-1][0])
+    store.redis.config_set("maxmemory", store.redis.info("memory")["used_memory"] + 20 * 2**20)
+    try:
+        with pytest.raises(ServerFull, match="the results of 60,000 jobs"):
+            resumed.wait_for_room(last)
+        alone = admission.Admission(store, submission.status())
+        alone.count(chunks[0][0], last)
+        alone.wait_for_room(last)
+    finally:
+        store.redis.config_set("maxmemory", 0)
+
+
+def test_a_job_is_found_by_its_id(client: Client, store: Store) -> None:
+    """In one step: the chunk that has it, and none for an id that no job has."""
+    submission = client.submit(jobs()).id
+    for chunk in store.index(submission):
+        for name in (chunk.first, chunk.last):
+            assert chunk.chunk in store.chunks_with_id(submission, str(name))
+    assert store.chunks_with_id(submission, "no such job") == []
+    found = [store.chunks_with_id(submission, str(number)) for number in range(0, 20_000, 7)]
+    assert sum(len(chunks) for chunks in found) <= len(found) + 1  # a wrong one once in millions
+
+
+def test_chunks_that_share_a_sample_set_store_it_once(client: Client, store: Store) -> None:
+    """A sweep over one large set: its bytes are in the server once, and every claim has them."""
+    x = [n / 100 for n in range(2000)]
+    sweep = ({"x": x, "y": [value**2 for value in x], "lr": 0.01 + n * 1e-6} for n in range(3000))
+    submission = client.submit(sweep).id
+    names = SubmissionKeys(store.settings.namespace, submission)
+    assert store.redis.scard(names.sets) == 1
+    assert len(store.index(submission)) > 1
+    claims = [store.claim(submission, chunk.chunk, "test") for chunk in store.index(submission)]
+    assert len({claim.sets for claim in claims if claim is not None and claim.sets is not None}) == 1
+    assert all(claim is not None and claim.sets is not None for claim in claims)
+
+
+def test_the_same_jobs_have_the_same_digest() -> None:
+    """In another process as well: nothing but the jobs goes into it."""
+    digests = [[payload_of(chunk.number, Rows(chunk.frame, chunk.sets)).digest for chunk in plan(jobs())] for _ in range(2)]
+    assert digests[0] == digests[1]
+    assert len(set(digests[0])) == len(digests[0])

@@ -1,0 +1,122 @@
+"""Chunks that are claimed one by one and fitted together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pytest
+
+from fitq.submitting.sample_sets import shared
+from fitq_shared.jobs.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status, decode, jobs_batch, shape_name
+from fitq_shared.jobs.job import FitJob
+from fitq_shared.jobs.rows import Rows
+from fitq_shared.store.payload import payload_of
+from fitq_shared.store.store import Commit, Store
+from fitq_shared.store.together import offer, take_others
+from fitq_worker.chunks.batch import Chunk, claimed, companions, fit_together
+from fitq_worker.engine import fit
+
+LANE = "fitq.interactive"
+GENERATED: dict[str, Any] = {"polynomial": [1.0, 2.0], "steps": 30}
+EXPLICIT: dict[str, Any] = {"x": [0.0, 1.0, 3.0], "y": [1.0, 2.0, 9.0], "degree": 2, "steps": 30, "lr": 0.1}
+
+
+def jobs_of(*jobs: dict[str, Any]) -> pa.RecordBatch:
+    """Checked jobs as a frame."""
+    return jobs_batch([msgspec.convert(job, FitJob).checked() for job in jobs])
+
+
+def chunk_of(*jobs: dict[str, Any], attempt: int = 1) -> Chunk:
+    """A chunk of these jobs."""
+    return Chunk("sub", 7, attempt, Rows(jobs_of(*jobs)))
+
+
+def fitted(*chunks: Chunk) -> list[Commit]:
+    """What would be committed of chunks fitted together."""
+    return fit_together(chunks, max_attempts=3, device="cpu", renew=lambda: None)
+
+
+def results_of(commit: Commit) -> pa.RecordBatch:
+    return decode(commit.results, RESULT_SCHEMA)
+
+
+@pytest.fixture
+def offered(store: Store) -> list[str]:
+    """Submissions of one small chunk each, whose messages wait."""
+    names = ["first", "second", "third"]
+    for name in names:
+        store.open(name, "")
+        store.add_chunk(name, payload_of(0, Rows(jobs_of(GENERATED))), LANE)
+        offer(store, shape_name(jobs_of(GENERATED)), name, 0)
+    return names
+
+
+def test_chunks_fitted_together_have_the_results_they_have_alone() -> None:
+    """To the bit, with given and generated samples, and different numbers of jobs."""
+    chunks = [chunk_of(GENERATED, {**GENERATED, "seed": 5}), chunk_of(EXPLICIT), chunk_of({**EXPLICIT, "lr": 0.5})]
+    commits = fitted(*chunks)
+    assert [commit.jobs for commit in commits] == [2, 1, 1]
+    for chunk, commit in zip(chunks, commits, strict=True):
+        alone = fit(chunk.rows.frame)
+        assert results_of(commit).drop_columns("chunk") == alone.results.drop_columns("chunk")
+        assert decode(commit.traces, TRACE_SCHEMA) == alone.traces
+        assert results_of(commit)["chunk"].to_pylist() == [7] * commit.jobs
+
+
+def test_chunks_that_share_sample_sets_keep_them_when_they_are_fitted_together() -> None:
+    """Each chunk counts its sets from 0."""
+    others = [{**EXPLICIT, "y": [0.0, float(number), 1.0], "lr": lr} for number in range(2) for lr in (0.1, 0.2)]
+    parts = [chunk_of(EXPLICIT, {**EXPLICIT, "lr": 0.2}), chunk_of(GENERATED), chunk_of(*others)]
+    commits = fitted(*(part._replace(rows=shared(part.rows)) for part in parts))
+    for part, commit in zip(parts, commits, strict=True):
+        assert results_of(commit).drop_columns("chunk") == fit(part.rows.frame).results.drop_columns("chunk")
+
+
+def test_statuses_are_counted_for_each_chunk() -> None:
+    """The most common one first."""
+    (commit,) = fitted(chunk_of(EXPLICIT, EXPLICIT, {**EXPLICIT, "x": [1.0] * 3}))
+    assert commit.statuses == {Status.MAX_STEPS: 2, Status.DEGENERATE: 1}
+    assert next(iter(commit.statuses)) == Status.MAX_STEPS
+
+
+def test_a_chunk_that_the_engine_refuses_takes_no_other_with_it() -> None:
+    """They are fitted one by one then."""
+    refused = chunk_of(EXPLICIT)
+    frame = refused.rows.frame
+    place = frame.schema.get_field_index("y")
+    frame = frame.set_column(place, frame.schema.field(place), pa.array([[1.0]], pa.list_(pa.float64())))
+    good, bad = fitted(chunk_of(GENERATED), refused._replace(rows=Rows(frame)))
+    assert results_of(good)["status"].to_pylist() == [Status.MAX_STEPS]
+    assert results_of(bad)["status"].to_pylist() == [Status.ERROR]
+    assert "the engine failed" in results_of(bad)["message"][0].as_py()
+
+
+def test_waiting_chunks_of_the_same_shape_are_claimed_along(store: Store, offered: list[str]) -> None:
+    """Each with a lease of its own; those that cannot be claimed are left out."""
+    store.commit("third", 0, Commit(b"results", b"", 1, 0.1, {"converged": 1}, 1))
+    first = claimed(store, "me", "first", 0)
+    assert first is not None
+    assert [(chunk.submission, chunk.attempt) for chunk in companions(store, "me", first)] == [("second", 1)]
+    assert not store.renew("second", 0, "another")
+    assert store.renew("second", 0, "me")
+    assert companions(store, "me", first) == []
+
+
+def test_a_chunk_that_is_tried_again_is_fitted_alone(store: Store, offered: list[str]) -> None:
+    """It may be what killed its worker."""
+    claimed(store, "me", "first", 0)
+    again = claimed(store, "me", "first", 0)
+    assert again is not None
+    assert companions(store, "me", again) == []
+    assert len(take_others(store, shape_name(again.rows.frame), ("first", 0))) == 2
+
+
+def test_companions_that_cannot_be_read_are_left_out(store: Store, offered: list[str]) -> None:
+    """They end through their own message."""
+    for name in offered[1:]:
+        store.redis.set(f"{store.settings.namespace}:{{{name}}}:jobs:0", b"not a frame")
+    first = claimed(store, "me", "first", 0)
+    assert first is not None
+    assert companions(store, "me", first) == []

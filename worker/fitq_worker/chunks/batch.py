@@ -1,0 +1,123 @@
+"""Chunks in the hands of a worker: claimed one by one, fitted as one batch, ready to be committed one by one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from fitq_shared.errors import FitqError
+from fitq_shared.jobs.frames import JOB_SCHEMA, SETS_SCHEMA, decode, encode, shape_name
+from fitq_shared.jobs.rows import Rows, joined
+from fitq_shared.store.store import Commit, Store
+from fitq_shared.store.together import take_others
+from fitq_worker.chunks.leases import ClaimLost
+from fitq_worker.engine import Fitted, fit
+from fitq_worker.engine.framing import failed, untraced
+from fitq_worker.fleet.devices import DEVICE_FAILED_STATUS
+
+_log = logging.getLogger(__name__)
+
+
+class Chunk(NamedTuple):
+    """A chunk that this worker has claimed."""
+
+    submission: str
+    number: int
+    attempt: int
+    rows: Rows
+
+    def __str__(self) -> str:
+        return f"{self.submission} chunk {self.number}"
+
+
+def claimed(store: Store, worker: str, submission: str, chunk: int) -> Chunk | None:
+    """The chunk, if it is there and free.
+
+    Raises:
+        FrameError: its frames are of another version.
+    """
+    claim = store.claim(submission, chunk, worker)
+    if claim is None:
+        return None
+    sets = None if claim.sets is None else decode(claim.sets, SETS_SCHEMA)
+    return Chunk(submission, chunk, claim.attempt, Rows(decode(claim.jobs, JOB_SCHEMA), sets))
+
+
+def companions(store: Store, worker: str, first: Chunk) -> list[Chunk]:
+    """Small chunks of the same shape that wait in the interactive lane, claimed too.
+
+    There are none for a chunk that is tried again: should it have killed its worker, it must not do so to others.
+    """
+    if first.attempt > 1:
+        return []
+    found: list[Chunk | None] = []
+    try:
+        for submission, number in take_others(store, shape_name(first.rows.frame), (first.submission, first.number)):
+            found.append(claimed(store, worker, submission, number))
+    except FitqError as error:
+        _log.warning("%s: fitted without others that wait: %s", first, error)
+    return [chunk for chunk in found if chunk is not None]
+
+
+def fit_together(chunks: Sequence[Chunk], max_attempts: int, device: str, renew: Callable[[], None]) -> list[Commit]:
+    """What is to be committed of each chunk; chunks that agree in shape are fitted as one batch.
+
+    Raises:
+        ClaimLost: from `renew`.
+    """
+    started = time.monotonic()
+    if (attempt := chunks[0].attempt) > max_attempts:
+        fitted = [
+            _failed(chunks[0], f"given up: {attempt - 1} workers ended while they fitted the chunk of this job", device)
+        ]
+    else:
+        fitted = _fitted(chunks, device, renew)
+    seconds = (time.monotonic() - started) / sum(len(chunk.rows.frame) for chunk in chunks)
+    return [_commit(chunk, *frames, seconds * len(chunk.rows.frame)) for chunk, frames in zip(chunks, fitted, strict=True)]
+
+
+def _fitted(chunks: Sequence[Chunk], device: str, renew: Callable[[], None]) -> list[Fitted]:
+    """What the engine makes of each chunk; failed jobs when it raises, so that the submission comes to its end."""
+    jobs, sets = joined([chunk.rows for chunk in chunks])
+    try:
+        return _parted(fit(jobs, device, sets=sets, on_block=renew), chunks)
+    except ClaimLost:
+        raise
+    except torch.AcceleratorError:
+        # Such an error stays in the process: a fresh one gets the chunk, up to the limit of attempts.
+        _log.exception("%s: the device failed, this process ends", chunks[0])
+        os._exit(DEVICE_FAILED_STATUS)
+    except Exception as error:
+        if len(chunks) > 1:
+            return [fitted for chunk in chunks for fitted in _fitted([chunk], device, renew)]
+        _log.exception("%s: the engine failed", chunks[0])
+        return [_failed(chunks[0], f"the engine failed: {type(error).__name__}: {error}", device)]
+
+
+def _parted(fitted: Fitted, chunks: Sequence[Chunk]) -> list[Fitted]:
+    """The frames of each chunk; traces are those of all jobs or of none."""
+    lengths = [len(chunk.rows.frame) for chunk in chunks]
+    starts = np.cumsum([0, *lengths[:-1]]).tolist()
+    return [Fitted(*(frame.slice(start, length) for frame in fitted)) for start, length in zip(starts, lengths, strict=True)]
+
+
+def _failed(chunk: Chunk, message: str, device: str) -> Fitted:
+    """Results that say `message` of every job, and no traces."""
+    jobs = chunk.rows.frame
+    return Fitted(failed(jobs, message, device), untraced(jobs.slice(0, 0)))
+
+
+def _commit(chunk: Chunk, results: pa.RecordBatch, traces: pa.RecordBatch, seconds: float) -> Commit:
+    numbers = pa.array(np.full(len(results), chunk.number, dtype=np.int32))
+    results = results.set_column(results.schema.get_field_index("chunk"), results.schema.field("chunk"), numbers)
+    trace_frame = encode(traces) if len(traces) else b""
+    found = sorted(results["status"].value_counts().to_pylist(), key=lambda entry: -entry["counts"])
+    statuses = {entry["values"]: entry["counts"] for entry in found}
+    return Commit(encode(results), trace_frame, len(results), seconds, statuses, chunk.attempt)

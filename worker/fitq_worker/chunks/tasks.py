@@ -1,0 +1,105 @@
+"""The one task: claim a chunk, fit it, commit it. Runs in the pool's child, the only process that imports torch."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from celery import shared_task
+from celery.signals import setup_logging, worker_process_init
+
+from fitq_shared.errors import ServerError
+from fitq_shared.queue import FIT_CHUNK, INTERACTIVE_LANE
+from fitq_shared.settings import Settings
+from fitq_shared.store.store import Commit, Store
+from fitq_worker.chunks.leases import ClaimLost, Leases
+from fitq_worker.fleet.devices import DEVICE_FAILED_STATUS, DEVICE_VARIABLE
+from fitq_worker.fleet.logs import configure_logging
+
+if TYPE_CHECKING:
+    from fitq_worker.chunks.batch import Chunk
+
+#: A server that is away is waited for this long before fitted results are given up and the chunk is run again.
+COMMIT_RETRY_SECONDS = (1, 2, 4, 8, 16, 30)
+
+# With a receiver connected Celery leaves logging alone. Both the worker process and the pool's child import this module.
+setup_logging.connect(configure_logging)
+_log = logging.getLogger(__name__)
+
+#: What a task returns to Celery: a line for Flower; nothing else reads it.
+Summary = dict[str, Any]
+
+
+@shared_task(name=FIT_CHUNK, bind=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def fit_chunk(task: Any, submission: str, chunk: int) -> Summary:
+    """Fit a chunk and commit its results; a chunk that is done, deleted or in other hands is left alone.
+
+    Small chunks of the same shape that wait in the interactive lane are fitted with it. Their own messages come later
+    and find them committed.
+    """
+    from fitq_worker.chunks import batch
+
+    store, worker = _store(), task.request.hostname
+    first = batch.claimed(store, worker, submission, chunk)
+    if first is None:
+        return {"skipped": "committed, deleted or claimed by another worker"}
+    interactive = task.request.delivery_info.get("routing_key") == INTERACTIVE_LANE
+    chunks = [first, *batch.companions(store, worker, first)] if interactive else [first]
+    try:
+        commits = batch.fit_together(chunks, store.settings.max_attempts, _device(), Leases(store, worker, chunks).renew)
+    except ClaimLost:
+        _log.info("%s: stopped, the claim was lost", first)
+        return {"skipped": "the claim was lost: the submission was deleted or the worker was taken for dead"}
+    summaries = [_committed(store, chunk, commit, len(chunks)) for chunk, commit in zip(chunks, commits, strict=True)]
+    return {**summaries[0], "chunks": len(chunks)}
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def prepare(**_celery: Any) -> None:
+    """Import the engine and start compiling before the first chunk comes; end where the device does not work.
+
+    A process that stayed would take chunk after chunk and turn every one into errors.
+    """
+    try:
+        import torch
+
+        from fitq_worker.engine import warm_up
+
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        torch.zeros(1, device=_device())
+        warm_up(_device())
+    except Exception:
+        _log.exception("%s does not work, this process ends", _device())
+        os._exit(DEVICE_FAILED_STATUS)
+
+
+def _committed(store: Store, chunk: Chunk, commit: Commit, together: int) -> Summary:
+    stored = _stored(store, chunk, commit)
+    statuses = ", ".join(f"{fits} {status}" for status, fits in commit.statuses.items())
+    company = f" in a batch of {together} chunks" if together > 1 else ""
+    dropped = "" if stored else " (dropped: committed before, or deleted)"
+    _log.info("%s: %d fits in %.2f s%s: %s%s", chunk, commit.jobs, commit.seconds, company, statuses, dropped)
+    return {"fits": commit.jobs, "seconds": round(commit.seconds, 3), "statuses": commit.statuses, "stored": stored}
+
+
+def _stored(store: Store, chunk: Chunk, commit: Commit) -> bool:
+    """Commit, riding out a server that is away; after the last try the chunk is left to the reconciler."""
+    for seconds in COMMIT_RETRY_SECONDS:
+        try:
+            return store.commit(chunk.submission, chunk.number, commit)
+        except ServerError as error:
+            _log.warning("%s: commit failed, next try in %d s: %s", chunk, seconds, error)
+            time.sleep(seconds)
+    return store.commit(chunk.submission, chunk.number, commit)
+
+
+def _device() -> str:
+    return os.environ.get(DEVICE_VARIABLE, "cpu")
+
+
+@functools.cache
+def _store() -> Store:
+    return Store(Settings.from_environment())

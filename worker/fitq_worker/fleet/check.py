@@ -1,0 +1,48 @@
+"""Is this machine ready to fit? Light enough for a container's health check: neither torch nor Celery is imported."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fitq_shared.errors import FitqError
+from fitq_shared.settings import Settings, masked
+from fitq_shared.store.store import Store
+from fitq_worker.compiler import cxx_compiler
+from fitq_worker.fleet.devices import CPU, chosen, cuda_devices, usable_cores
+
+
+class Finding(NamedTuple):
+    """One thing looked at; only what is required makes the check fail."""
+
+    what: str
+    good: bool
+    detail: str
+    required: bool = True
+
+
+def findings(settings: Settings, request: str = "auto") -> list[Finding]:
+    """The server, the devices that `request` means, and whether the compiled engine can be built."""
+    return [_server(settings), _devices(request), _compiler()]
+
+
+def _server(settings: Settings) -> Finding:
+    try:
+        Store(settings).ping()
+    except FitqError as error:
+        return Finding("server", False, str(error))
+    return Finding("server", True, masked(settings.redis_url))
+
+
+def _devices(request: str) -> Finding:
+    try:
+        devices = chosen(request, cuda_devices())
+    except FitqError as error:
+        return Finding("devices", False, str(error))
+    cores = f", {usable_cores()} cores" if devices == [CPU] else ""
+    return Finding("devices", True, "; ".join(f"{device.name}: {device.description}" for device in devices) + cores)
+
+
+def _compiler() -> Finding:
+    found = cxx_compiler()
+    detail = found or "no C++ compiler: fits run without compiled loops"
+    return Finding("compiler", found is not None, detail, required=False)

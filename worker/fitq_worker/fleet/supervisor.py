@@ -1,0 +1,131 @@
+"""One Celery worker process for each device: started, restarted when it dies, drained on TERM."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from fitq_shared.settings import Settings
+from fitq_worker.fleet.devices import Device, process_environment, usable_cores
+from fitq_worker.fleet.reconciler import reconcile_until
+from fitq_worker.fleet.supervision import SUPERVISOR_VARIABLE
+
+#: Chunks take seconds; a worker that has not ended after this long is killed and its chunk runs again elsewhere.
+DRAIN_SECONDS = 60
+FIRST_RESTART_SECONDS = 1.0
+LAST_RESTART_SECONDS = 60.0
+#: A process that lived this long was healthy: its next death is restarted without delay again.
+HEALTHY_SECONDS = 60.0
+POLL_SECONDS = 0.2
+
+_log = logging.getLogger(__name__)
+
+
+class WorkerProcess:
+    """One Celery worker on one device, started again with growing delay when it ends by itself."""
+
+    def __init__(self, node: str, device: Device, threads: int) -> None:
+        self.node, self.device = node, device
+        self._environment = {**os.environ, **process_environment(device, threads), SUPERVISOR_VARIABLE: str(os.getpid())}
+        self._delay = FIRST_RESTART_SECONDS
+        self._start()
+
+    def look_after(self) -> None:
+        """Start the process again when it has ended and its delay is over."""
+        if self._process.poll() is None:
+            return
+        if self._restart_at is None:
+            self._plan_restart()
+        elif time.monotonic() >= self._restart_at:
+            self._start()
+
+    def running(self) -> bool:
+        """Whether the process has not ended yet."""
+        return self._process.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, unless the process has ended."""
+        if self.running():
+            self._process.send_signal(number)
+
+    def _start(self) -> None:
+        self._restart_at: float | None = None
+        self._started_at = time.monotonic()
+        # A session of its own keeps Ctrl-C in the terminal from reaching it beside the supervisor's TERM.
+        self._process = subprocess.Popen(_command(self.node), env=self._environment, start_new_session=True)
+
+    def _plan_restart(self) -> None:
+        if time.monotonic() - self._started_at >= HEALTHY_SECONDS:
+            self._delay = FIRST_RESTART_SECONDS
+        _log.error("%s ended with status %s, restart in %.0f s", self.node, self._process.returncode, self._delay)
+        self._restart_at = time.monotonic() + self._delay
+        self._delay = min(2 * self._delay, LAST_RESTART_SECONDS)
+
+
+class _Stop:
+    """Counts TERM and INT: the first one drains, the second one kills."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._request)
+
+    def _request(self, _number: int, _frame: FrameType | None) -> None:
+        self.requests += 1
+
+
+def supervise(settings: Settings, devices: Sequence[Device], processes: int | None = None) -> int:
+    """Run workers until TERM or INT and return the exit status: 0, or 1 when some had to be killed.
+
+    `processes` is their number for each device: by default one on a GPU and one for each usable core on the CPU.
+    """
+    stop = _Stop()
+    workers = _started(devices, processes)
+    stopped = threading.Event()
+    threading.Thread(target=reconcile_until, args=(stopped, settings), daemon=True).start()
+    while not stop.requests:
+        for worker in workers:
+            worker.look_after()
+        time.sleep(POLL_SECONDS)
+    stopped.set()
+    return _drained(workers, stop)
+
+
+def _started(devices: Sequence[Device], processes: int | None) -> list[WorkerProcess]:
+    cores = usable_cores()
+    counts = [processes or (1 if device.uuid else cores) for device in devices]
+    threads = max(1, cores // sum(counts))
+    # The process id makes the names unique where two supervisors share a machine.
+    return [
+        WorkerProcess(f"{device.name.replace(':', '')}-{number}-{os.getpid()}", device, threads)
+        for device, count in zip(devices, counts, strict=True)
+        for number in range(count)
+    ]
+
+
+def _drained(workers: Sequence[WorkerProcess], stop: _Stop) -> int:
+    _log.info("stopping: chunks in work are finished first; a second signal ends them at once")
+    for worker in workers:
+        worker.send(signal.SIGTERM)
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while any(worker.running() for worker in workers):
+        if stop.requests > 1 or time.monotonic() > deadline:
+            for worker in workers:
+                worker.send(signal.SIGKILL)
+            _log.warning("workers were killed; their chunks will run again")
+            return 1
+        time.sleep(POLL_SECONDS)
+    _log.info("stopped")
+    return 0
+
+
+def _command(node: str) -> list[str]:
+    options = ["--without-gossip", "--without-mingle", "--hostname", f"{node}@%h"]
+    return [sys.executable, "-m", "celery", "--quiet", "--app", "fitq_worker.chunks.app", "worker", *options]

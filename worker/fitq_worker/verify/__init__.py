@@ -1,0 +1,1 @@
+"""Fits with certified answers, and how many digits agree."""
