@@ -21,10 +21,11 @@ from fitq.submission import Submission
 from fitq.submitting.planner import plan
 from fitq_shared import queue
 from fitq_shared.jobs import frames
-from fitq_shared.jobs.rows import Rows
 from fitq_shared.settings import Settings
+from fitq_shared.store.connection import connected
+from fitq_shared.store.fitting import Commit, FittingStore
 from fitq_shared.store.payload import payload_of
-from fitq_shared.store.store import Commit, Store
+from fitq_shared.store.submitting import SubmittingStore
 from fitq_worker.chunks.batch import claimed
 from fitq_worker.engine import Fitted, fit
 
@@ -101,22 +102,23 @@ def parts_alone(source: Source, settings: Settings) -> dict[str, float]:
     Nothing is left on the server.
     """
     torch.set_num_threads(1)
-    store = Store(msgspec.structs.replace(settings, namespace=_NAMESPACE))
+    settings = msgspec.structs.replace(settings, namespace=_NAMESPACE)
+    store, fitting = SubmittingStore(settings), FittingStore(settings)
     clock = _Clock()
     store.open(_SUBMISSION, source.name)
-    with TemporaryDirectory() as folder, _publishing(store) as app:
-        for chunk in clock.each("plan", plan(clock.each("read", source.batches()))):
+    with TemporaryDirectory() as folder, _publishing(settings) as app:
+        for chunk, rows in enumerate(clock.each("plan", plan(clock.each("read", source.batches())))):
             with clock.of("publish"):
-                store.add_chunk(_SUBMISSION, payload_of(chunk.number, Rows(chunk.frame, chunk.sets)), _LANE)
-                queue.publish(app, _LANE, _SUBMISSION, [chunk.number])
+                store.add_chunk(_SUBMISSION, payload_of(chunk, rows), _LANE)
+                queue.publish(app, _LANE, _SUBMISSION, [chunk])
             with clock.of("decode"):
-                claim = claimed(store, _WORKER, _SUBMISSION, chunk.number)
+                claim = claimed(fitting, _WORKER, _SUBMISSION, chunk)
             assert claim is not None
             fitted = fit(claim.rows.frame, sets=claim.rows.sets)
             with clock.of("encode"):
                 commit = _commit(fitted)
             with clock.of("commit"):
-                store.commit(_SUBMISSION, chunk.number, commit)
+                fitting.commit(_SUBMISSION, chunk, commit)
         clock.inside("read", "plan")
         store.close(_SUBMISSION)
         _collect(Submission(store, _SUBMISSION), clock, Path(folder))
@@ -124,15 +126,16 @@ def parts_alone(source: Source, settings: Settings) -> dict[str, float]:
 
 
 @contextmanager
-def _publishing(store: Store) -> Iterator[Celery]:
-    app = queue.client_app(store.settings)
+def _publishing(settings: Settings) -> Iterator[Celery]:
+    app = queue.client_app(settings)
     try:
         yield app
     finally:
         app.close()
-        found = list(store.redis.scan_iter(f"{_NAMESPACE}:*", _PAGE))
+        client = connected(settings)
+        found = list(client.scan_iter(f"{_NAMESPACE}:*", _PAGE))
         for first in range(0, len(found), _PAGE):
-            store.redis.unlink(*found[first : first + _PAGE])
+            client.unlink(*found[first : first + _PAGE])
 
 
 def _commit(fitted: Fitted) -> Commit:

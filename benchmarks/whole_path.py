@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 from inputs import Source
 from processes import Command, Tree
 from pyarrow import parquet
+from redis import Redis
 
 from fitq.local import LocalFleet
-from fitq_shared.store.store import Store
+from fitq_shared.store.connection import connected
+from fitq_shared.store.submitting import SubmittingStore
 
 #: Rare enough not to take time from what is measured.
 _LOOK_SECONDS = 0.05
@@ -35,30 +37,30 @@ def run(source: Source, fleet: LocalFleet, folder: Path) -> Ran:
     Raises:
         RuntimeError: a command failed, or a file has not one row a job.
     """
-    store, standing = Store(fleet.settings), standing_processes(fleet)
+    client, standing = connected(fleet.settings), standing_processes(fleet)
     for tree in standing.values():
         tree.forget_peak()
     before = {name: tree.cpu_seconds() for name, tree in standing.items()}
-    held = [_information(store)["used_memory"]]
+    held = [_information(client)["used_memory"]]
     start = time.perf_counter()
     submission, commands = _started(source, fleet, folder)
     running = list(commands.values())
     while running := [command for command in running if not command.ended()]:
         time.sleep(_LOOK_SECONDS)
-        held.append(_information(store)["used_memory"])
+        held.append(_information(client)["used_memory"])
     seconds = time.perf_counter() - start
     cpu = {name: command.cpu_seconds for name, command in commands.items()}
     cpu |= {name: tree.cpu_seconds() - before[name] for name, tree in standing.items()}
     peaks = {name: command.peak_bytes for name, command in commands.items()}
     peaks |= {name: tree.peak_bytes() for name, tree in standing.items()}
     _check(source, folder)
-    store.delete(submission)
+    SubmittingStore(fleet.settings).delete(submission)
     return Ran(seconds, cpu, peaks, max(held) - held[0], held[-1] - held[0])
 
 
 def standing_processes(fleet: LocalFleet) -> dict[str, Tree]:
     """The processes that are there before a submission and after it."""
-    return {"worker": Tree(fleet.worker.pid), "server": Tree(_information(Store(fleet.settings))["process_id"])}
+    return {"worker": Tree(fleet.worker.pid), "server": Tree(_information(connected(fleet.settings))["process_id"])}
 
 
 def _started(source: Source, fleet: LocalFleet, folder: Path) -> tuple[str, dict[str, Command]]:
@@ -69,8 +71,8 @@ def _started(source: Source, fleet: LocalFleet, folder: Path) -> tuple[str, dict
     return submission, {"submit": submit, "results": results}
 
 
-def _information(store: Store) -> dict[str, Any]:
-    return store.redis.info()
+def _information(client: Redis) -> dict[str, Any]:
+    return client.info()
 
 
 def _file(folder: Path, name: str) -> Path:

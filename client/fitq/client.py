@@ -15,7 +15,7 @@ from fitq.submission import Submission
 from fitq_shared.errors import FitqError, ServerError, SubmissionNotFound
 from fitq_shared.settings import Settings
 from fitq_shared.store.manifest import Manifest
-from fitq_shared.store.store import Store
+from fitq_shared.store.submitting import SubmittingStore
 
 if TYPE_CHECKING:
     from fitq.submitting.upload import Jobs
@@ -30,7 +30,7 @@ class Client:
     def __init__(self, settings: Settings | None = None, *, url: str | None = None) -> None:
         settings = settings or Settings.from_environment()
         self.settings = msgspec.structs.replace(settings, redis_url=url) if url else settings
-        self.store = Store(self.settings)
+        self.store = SubmittingStore(self.settings)
 
     def submit(
         self,
@@ -57,15 +57,15 @@ class Client:
             SubmissionNotFound: there is none to resume.
         """
         # Whoever looks at results needs no readers, no planner and no queue, which take a while to import.
-        from fitq.submitting.upload import planned, upload
+        from fitq.submitting.upload import plan_jobs, upload
 
         self.store.ping()
-        chunks, size = planned(jobs)
+        chunks, job_count = plan_jobs(jobs)
         submission = self.submission(resume).id if resume else self.store.open(_new_id(), source or _source(jobs), key)
         try:
             if on_open is not None:
                 on_open(submission)
-            upload(self.store, submission, chunks, size)
+            upload(self.store, submission, chunks, job_count)
         except ServerError as error:
             raise type(error)(f"{error}. {submission} stays open: submit with --resume {submission} to go on") from None
         except BaseException:

@@ -20,7 +20,7 @@ import msgspec
 
 from fitq_shared.errors import LocalFailure, MissingDependency, ServerUnreachable
 from fitq_shared.settings import PREFIX, Settings
-from fitq_shared.store.store import Store
+from fitq_shared.store.reader import Reader
 
 #: Variable that names the server's binary to use instead of the one found.
 SERVER_VARIABLE = "FITQ_LOCAL_SERVER"
@@ -123,11 +123,11 @@ def _running_server(binary: str, directory: Path) -> Iterator[Settings]:
     # The configuration goes through standard input: on the command line everybody could read the password.
     configuration = "".join(f"{name} {value}\n" for name, value in options.items())
     with _process([binary, "-"], log, configuration=configuration) as server:
-        _wait_for(Store(settings), server, log)
+        _wait_for(Reader(settings), server, log)
         yield settings
 
 
-def _wait_for(store: Store, server: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for(store: Reader, server: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _SERVER_START_SECONDS
     while server.poll() is None and time.monotonic() < deadline:
         try:

@@ -15,7 +15,7 @@ from fitq.outages import ride_out
 from fitq.results.streams import RESULTS, TRACES, CompletionOrder, InputOrder, Kind, Ready, Stream
 from fitq_shared.errors import InputError, JobNotFinished, JobNotFound, SubmissionTimeout
 from fitq_shared.store.manifest import Manifest
-from fitq_shared.store.store import Store
+from fitq_shared.store.submitting import SubmittingStore
 
 _FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.05, 0.25
 
@@ -28,7 +28,7 @@ class Submission:
     Raises, from every method: SubmissionNotFound, ServerUnreachable.
     """
 
-    def __init__(self, store: Store, submission: str) -> None:
+    def __init__(self, store: SubmittingStore, submission: str) -> None:
         self.id = submission
         self._store = store
 

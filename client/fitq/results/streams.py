@@ -16,13 +16,12 @@ import pyarrow as pa
 from fitq.outages import ride_out
 from fitq.results.traces import LABELLED_SCHEMA, labelled
 from fitq_shared.jobs.frames import RESULT_SCHEMA, TRACE_SCHEMA, decode
-from fitq_shared.store.reader import Committed, Indexed
-from fitq_shared.store.store import Store
+from fitq_shared.store.reader import CommittedChunk, IndexedChunk, Reader
 
 #: Batches, each with the cursor behind which a later stream goes on.
 Ready: TypeAlias = Iterator[tuple[str, pa.RecordBatch]]
 
-_Chunk = TypeVar("_Chunk", Committed, Indexed)
+_Chunk = TypeVar("_Chunk", CommittedChunk, IndexedChunk)
 
 
 class Kind(NamedTuple):
@@ -33,13 +32,13 @@ class Kind(NamedTuple):
 
     schema: pa.Schema
     at_once: int
-    frames: Callable[[Store, str, Sequence[int]], list[bytes | None]]
+    frames: Callable[[Reader, str, Sequence[int]], list[bytes | None]]
     batch: Callable[[bytes], pa.RecordBatch]
 
 
-RESULTS = Kind(RESULT_SCHEMA, 4, Store.result_frames, lambda frame: decode(frame, RESULT_SCHEMA))
+RESULTS = Kind(RESULT_SCHEMA, 4, Reader.result_frames, lambda frame: decode(frame, RESULT_SCHEMA))
 # The planner lets the traces of a chunk have 32 MiB.
-TRACES = Kind(LABELLED_SCHEMA, 2, Store.trace_frames, lambda frame: labelled(decode(frame, TRACE_SCHEMA)))
+TRACES = Kind(LABELLED_SCHEMA, 2, Reader.trace_frames, lambda frame: labelled(decode(frame, TRACE_SCHEMA)))
 
 
 class Stream(Protocol):
@@ -52,7 +51,7 @@ class Stream(Protocol):
 class CompletionOrder:
     """A batch for each chunk, in the order of the commits, from the one after the cursor `since` on."""
 
-    def __init__(self, store: Store, submission: str, kind: Kind, since: str | None = None) -> None:
+    def __init__(self, store: Reader, submission: str, kind: Kind, since: str | None = None) -> None:
         self._store, self._submission, self._kind, self._cursor = store, submission, kind, since
 
     def ready(self) -> Ready:
@@ -72,11 +71,11 @@ class InputOrder:
     first call, the other chunks left out. Its cursor is that of the whole stream: behind the last commit it knows of.
     """
 
-    def __init__(self, store: Store, submission: str, kind: Kind, *, partial: bool = False) -> None:
+    def __init__(self, store: Reader, submission: str, kind: Kind, *, partial: bool = False) -> None:
         self._store, self._submission, self._kind, self._partial = store, submission, kind, partial
         self._cursor: str | None = None
         self._committed: set[int] = set()
-        self._turns: deque[Indexed] | None = None
+        self._turns: deque[IndexedChunk] | None = None
         self._held: list[pa.RecordBatch] = []
 
     def ready(self) -> Ready:
@@ -91,15 +90,15 @@ class InputOrder:
 
     def _look_at_log(self) -> None:
         while commits := ride_out(lambda: self._store.commits(self._submission, self._cursor)):
-            self._committed |= {commit.chunk for commit in commits}
+            self._committed |= {commit.number for commit in commits}
             self._cursor = commits[-1].cursor
 
-    def _order(self) -> deque[Indexed] | None:
+    def _order(self) -> deque[IndexedChunk] | None:
         """The chunks by their first row; None while more may come that begin before some of these."""
         if not self._partial and ride_out(lambda: self._store.manifest(self._submission)).state == "open":
             return None
         chunks = ride_out(lambda: self._store.index(self._submission))
-        taken = [chunk for chunk in chunks if not self._partial or chunk.chunk in self._committed]
+        taken = [chunk for chunk in chunks if not self._partial or chunk.number in self._committed]
         return deque(sorted(taken, key=lambda chunk: chunk.first))
 
     def _released(self, first: int | None) -> list[pa.RecordBatch]:
@@ -114,13 +113,15 @@ class InputOrder:
 def _portion(chunks: deque[_Chunk], at_once: int, ready: set[int] | None = None) -> list[_Chunk]:
     """At most `at_once` chunks taken from the front, none that is not `ready`."""
     portion: list[_Chunk] = []
-    while chunks and len(portion) < at_once and (ready is None or chunks[0].chunk in ready):
+    while chunks and len(portion) < at_once and (ready is None or chunks[0].number in ready):
         portion.append(chunks.popleft())
     return portion
 
 
-def _frames(store: Store, submission: str, kind: Kind, chunks: Sequence[Committed | Indexed]) -> list[bytes | None]:
-    numbers = [chunk.chunk for chunk in chunks]
+def _frames(
+    store: Reader, submission: str, kind: Kind, chunks: Sequence[CommittedChunk | IndexedChunk]
+) -> list[bytes | None]:
+    numbers = [chunk.number for chunk in chunks]
     return ride_out(lambda: kind.frames(store, submission, numbers))
 
 

@@ -1,9 +1,8 @@
-"""Admission: jobs are stored only as fast as there is room on the server for them and for what will come of them."""
+"""Admission: jobs are stored only as fast as the server has memory for them and for their results."""
 
 from __future__ import annotations
 
 import time
-from typing import NamedTuple, cast
 
 import numpy as np
 import pyarrow.compute as pc
@@ -12,10 +11,9 @@ from fitq_shared.errors import ServerFull
 from fitq_shared.jobs.rows import Rows
 from fitq_shared.jobs.trace import recorded_counts
 from fitq_shared.settings import masked
-from fitq_shared.store.connection import translated_errors
 from fitq_shared.store.manifest import Manifest
 from fitq_shared.store.payload import Payload
-from fitq_shared.store.store import Store
+from fitq_shared.store.submitting import Memory, SubmittingStore
 
 #: Bytes of a stored result apart from its tags and coefficients, and of each of the P numbers of its lists; measured,
 #: compressed.
@@ -24,44 +22,37 @@ RESULT_BYTES, RESULT_BYTES_PER_COEFFICIENT = 110, 32
 LOSS_BYTES = 3.5
 #: What is kept free of the server's memory, as a share: its buffers, fragmentation, other clients.
 RESERVE = 0.1
-#: The server is asked again after so many bytes of jobs and expected results.
+#: The server is asked again after this many bytes of jobs and expected results.
 CHECK_BYTES = 8 * 2**20
 #: How long an upload waits while nothing is fitted.
 PATIENCE_SECONDS = 30.0
 _POLL_SECONDS = 0.25
 
 
-class _Memory(NamedTuple):
-    """Of the server, in bytes; a limit of 0 is none."""
-
-    used: int
-    limit: int
-
-
 class Admission:
-    """The room that a submission has on the server while it is uploaded."""
+    """Holds an upload back while the server has no memory for it."""
 
-    def __init__(self, store: Store, manifest: Manifest) -> None:
+    def __init__(self, store: SubmittingStore, manifest: Manifest) -> None:
         self._store, self._submission = store, manifest.id
         self._jobs = 0
-        self._results_bytes = 0.0  # that will come of all jobs uploaded
+        self._results_bytes = 0.0  # expected of all jobs uploaded
         self._frames_bytes = 0  # of all jobs uploaded
         self._since_check = float(CHECK_BYTES)
         self._in_redis = not manifest.results_url
 
     def count(self, rows: Rows, payload: Payload) -> None:
-        """Note a chunk of the submission: one that is about to be stored, or one that an earlier upload has stored."""
-        self._jobs += payload.jobs
+        """Count a chunk of the submission, about to be stored or stored by an earlier upload."""
+        self._jobs += payload.job_count
         self._frames_bytes += payload.size
         results = result_bytes(rows) if self._in_redis else 0.0
         self._results_bytes += results
         self._since_check += payload.size + results
 
     def wait_for_room(self, payload: Payload) -> None:
-        """Return when there is room for these jobs, which were counted, and for the results of all that were.
+        """Return when there is memory for these jobs, which were counted, and for the results of all that were.
 
         Raises:
-            ServerFull: the results alone have no room, or nothing has been fitted for a while.
+            ServerFull: there is too little for the results alone, or nothing has been fitted for a while.
         """
         if self._since_check >= CHECK_BYTES:
             self._since_check = 0.0
@@ -70,7 +61,7 @@ class Admission:
     def _wait(self, payload: Payload) -> None:
         done, patience_ends = -1, 0.0
         while True:
-            memory, fitted = self._memory(), self._store.manifest(self._submission).done_jobs
+            memory, fitted = self._store.memory(), self._store.manifest(self._submission).done_jobs
             open_share = max(1.0 - fitted / self._jobs, 0.0)
             results, frames = self._results_bytes * open_share, self._frames_bytes * open_share
             room = memory.limit * (1.0 - RESERVE) - memory.used
@@ -86,12 +77,7 @@ class Admission:
                 )
             time.sleep(_POLL_SECONDS)
 
-    def _memory(self) -> _Memory:
-        with translated_errors(self._store.settings.redis_url):
-            found = cast("dict[str, int]", self._store.redis.info("memory"))
-        return _Memory(found["used_memory"], found.get("maxmemory", 0))
-
-    def _full(self, memory: _Memory, results: float, why: str) -> ServerFull:
+    def _full(self, memory: Memory, results: float, why: str) -> ServerFull:
         return ServerFull(
             f"Redis at {masked(self._store.settings.redis_url)} has no room for more jobs: {_mib(memory.used)} of "
             f"{_mib(memory.limit)} are in use, the results of {self._jobs:,} jobs will take {_mib(results)}, {why}; delete "
@@ -101,7 +87,7 @@ class Admission:
 
 
 def result_bytes(rows: Rows) -> float:
-    """What results and traces of these jobs will take, about, in bytes."""
+    """Bytes, about, that the results and traces of these jobs will take."""
     jobs = rows.frame
     coefficients = int(jobs["degree"][0].as_py()) + 1
     losses = recorded_counts(jobs["trace"][0].as_py(), jobs["steps"].to_numpy())

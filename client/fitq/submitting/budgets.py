@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from fitq_shared.jobs.frames import sample_counts
 from fitq_shared.jobs.rows import Rows
 from fitq_shared.jobs.trace import recorded_counts
-from fitq_shared.store.together import MAX_TOGETHER
+from fitq_shared.store.offers import MAX_TOGETHER
 
 #: What a chunk holds at most (a single job may exceed it and then is a chunk of its own).
 MAX_CHUNK_JOBS = 32768
 MAX_CHUNK_SAMPLES_BYTES = 16 * 2**20
 MAX_CHUNK_TRACES_BYTES = 32 * 2**20
-#: A chunk costs some 10 ms whatever it holds, and an interactive one waits for the one in work.
+#: A chunk costs some 10 ms whatever it holds, and an interactive chunk waits until the one being fitted is done.
 MAX_CHUNK_SECONDS = 0.5
 
 #: Predicted times on one core, measured on degree 2 and 5 with 20 and 200 samples.
@@ -32,14 +32,14 @@ SECONDS_PER_VALUE_OF_OPTIMUM = 1e-6
 _BYTES_PER_SAMPLE = 24  # x, y and a weight, float64
 _BYTES_PER_LOSS = 4  # float32
 
-#: Places of the four loads.
+#: Rows of the table of loads.
 JOBS, SAMPLES, TRACES, SECONDS = range(4)
 
 Loads: TypeAlias = NDArray[np.float64]
 Numbers: TypeAlias = NDArray[np.int64]
 
 
-def loads(rows: Rows) -> Loads:
+def measure_loads(rows: Rows) -> Loads:
     """What each job takes of a chunk: shares of its jobs, sample bytes, trace bytes and seconds; shape (4, jobs).
 
     A sample set that several jobs share counts for the first of them only.
@@ -56,9 +56,9 @@ def loads(rows: Rows) -> Loads:
     return table
 
 
-def fits_with_others(rows: Rows) -> bool:
-    """Whether so many chunks like this one as are fitted together are no more than a full one."""
-    return bool(loads(rows).sum(axis=1).max() * MAX_TOGETHER <= 1)
+def is_small(rows: Rows) -> bool:
+    """Whether MAX_TOGETHER chunks of this size fill one chunk at most."""
+    return bool(measure_loads(rows).sum(axis=1).max() * MAX_TOGETHER <= 1)
 
 
 def _seconds(rows: Rows, optimizer: str) -> Loads:
@@ -78,6 +78,6 @@ def _stored_samples(rows: Rows) -> Numbers:
     """Number of samples of each job, 0 for one that shares the set of an earlier one."""
     samples = np.array(sample_counts(rows.frame, rows.sets))
     if rows.sets is not None:
-        referring, of = rows.references()
-        samples[np.delete(referring, np.unique(of, return_index=True)[1])] = 0
+        referring, sets = rows.references()
+        samples[np.delete(referring, np.unique(sets, return_index=True)[1])] = 0
     return samples

@@ -19,13 +19,13 @@ QUICK_PROBES, PROBES = 1, 32
 Hashes: TypeAlias = NDArray[np.uint64]
 
 
-def shared(rows: Rows) -> Rows:
-    """The same jobs with every sample set once, provided that at most half as many sets as jobs remain; else as given."""
+def share_sets(rows: Rows) -> Rows:
+    """The same jobs with every sample set once, where this leaves at most half as many sets as jobs; else as given."""
     jobs = rows.frame
-    own = jobs["x"].is_valid()
-    if not own.true_count and rows.sets is None:
+    inline = jobs["x"].is_valid()
+    if not inline.true_count and rows.sets is None:
         return rows
-    pool = _sets_of(jobs if own.true_count == len(jobs) else jobs.filter(own))
+    pool = _sets_of(jobs if inline.true_count == len(jobs) else jobs.filter(inline))
     if rows.sets is not None:
         pool = pa.concat_batches([rows.sets, pool])
     first = _first_equal(pool, len(jobs) // 2)
@@ -36,9 +36,9 @@ def shared(rows: Rows) -> Rows:
         return rows
     known = 0 if rows.sets is None else len(rows.sets)
     column = np.empty(len(jobs), dtype=np.int32)
-    column[np.asarray(own)] = number[known:]
-    referring, of = rows.references()
-    column[referring] = number[of]
+    column[np.asarray(inline)] = number[known:]
+    referring, sets = rows.references()
+    column[referring] = number[sets]
     nothing = {field.name: pa.nulls(len(jobs), field.type) for field in SETS_SCHEMA}
     return Rows(replaced(jobs, {**nothing, "sample_set": pa.array(column)}), pool.take(pa.array(kept)))
 
@@ -49,10 +49,10 @@ def _first_equal(pool: pa.RecordBatch, most: int) -> Places | None:
         codes = pa.array(_hashes(pool, probes)).dictionary_encode()
         if len(codes.dictionary) > most:
             return None
-    places, of = np.arange(len(pool)), codes.indices.to_numpy()
+    indices, code = np.arange(len(pool)), codes.indices.to_numpy()
     first = np.empty(len(codes.dictionary), dtype=np.int64)
-    first[of[::-1]] = places[::-1]  # the last to be written is the first that has the hash
-    return _confirmed(pool, first[of])
+    first[code[::-1]] = indices[::-1]  # the last to be written is the first that has the hash
+    return _confirm(pool, first[code])
 
 
 def _hashes(pool: pa.RecordBatch, probes: int) -> Hashes:
@@ -65,24 +65,24 @@ def _hashes(pool: pa.RecordBatch, probes: int) -> Hashes:
             continue
         starts = lists.offsets.to_numpy()[:-1]
         for probe in range(probes):
-            # Of an empty list nothing is read; the place only has to exist.
-            place = np.minimum(starts + np.maximum(lengths, 0) * (2 * probe + 1) // (2 * probes), len(values) - 1)
-            hashes = mixed(hashes ^ np.where(lengths > 0, values[place], np.uint64(0)))
+            # Nothing is read of an empty list; its index only has to exist.
+            index = np.minimum(starts + np.maximum(lengths, 0) * (2 * probe + 1) // (2 * probes), len(values) - 1)
+            hashes = mixed(hashes ^ np.where(lengths > 0, values[index], np.uint64(0)))
     return hashes
 
 
-def _confirmed(pool: pa.RecordBatch, first: Places) -> Places:
-    """`first`, but the place of the set itself where the two are not equal."""
-    places = np.arange(len(pool))
+def _confirm(pool: pa.RecordBatch, first: Places) -> Places:
+    """`first`, but the index of the set itself where the two are not equal."""
+    indices = np.arange(len(pool))
     lengths = np.stack([_lengths(lists) for lists in pool.columns])
-    first = np.where((lengths == lengths[:, first]).all(axis=0), first, places)
+    first = np.where((lengths == lengths[:, first]).all(axis=0), first, indices)
     same = np.ones(len(pool), dtype=bool)
     for lists, counts in zip(pool.columns, lengths, strict=True):
         differ = _bits(lists.flatten()) != _bits(lists.take(pa.array(first)).flatten())
         until = np.concatenate([[0], np.cumsum(differ)])
         ends = np.cumsum(np.maximum(counts, 0))
         same &= until[ends] == until[ends - np.maximum(counts, 0)]
-    return np.where(same, first, places)
+    return np.where(same, first, indices)
 
 
 def _lengths(lists: pa.ListArray) -> Places:

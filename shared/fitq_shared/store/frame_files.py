@@ -1,4 +1,4 @@
-"""Frames of results and traces as files, for those that shall outlive or outgrow the memory of Redis."""
+"""Frames of results and traces as files, for results that should outlast Redis or do not fit into its memory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from fitq_shared.settings import masked
 class FrameFiles:
     """The files of one submission: `<url>/<submission>/<kind>-<chunk>-<attempt>.arrow`.
 
-    `url` is `file:///folder`, `s3://bucket/prefix` or what else Arrow knows. Which attempt counts is for Redis to say:
-    an attempt that was not the first to commit leaves files that nobody reads, and removes them.
+    `url` is `file:///folder`, `s3://bucket/prefix` or another address that Arrow knows. Redis decides which attempt
+    counts: a worker whose attempt was not the first to commit removes its files again, and nobody has read them.
 
     Raises, from every method: ResultsUnreachable.
     """
@@ -30,11 +30,11 @@ class FrameFiles:
         self._folder = f"{root}/{submission}"
 
     def write(self, kind: str, chunk: int, attempt: int, frame: bytes) -> None:
-        """Store a frame; it is there as a whole or not at all."""
+        """Store a frame, whole or not at all."""
         path = self._path(kind, chunk, attempt)
         with self._translated():
             if isinstance(self._system, fs.S3FileSystem):
-                self._put(path, frame)  # an object is there once it is complete, and needs no folder
+                self._put(path, frame)  # an object appears when it is complete, and needs no folder
                 return
             unfinished = f"{path}.{secrets.token_hex(4)}"
             self._system.create_dir(self._folder, recursive=True)

@@ -31,8 +31,8 @@ class SubmissionKeys(NamedTuple):
         return f"{self._base}:enqueued"
 
     @property
-    def index(self) -> str:  # type: ignore[override]  # a tuple has a method of this name, which nobody needs here
-        """Hash: chunk number -> first and last place in the input, jobs, digest, digest of shared sample sets."""
+    def chunk_index(self) -> str:
+        """Hash: chunk number -> first and last position in the input, jobs, digest, digest of shared sample sets."""
         return f"{self._base}:index"
 
     @property
@@ -98,7 +98,7 @@ def active(namespace: str) -> str:
     return f"{namespace}:active"
 
 
-def waiting(namespace: str, shape: str) -> str:
+def offers(namespace: str, shape: str) -> str:
     """Set: submission and number of small chunks of this shape that wait in the interactive lane."""
     return f"{namespace}:waiting:{shape}"
 

@@ -1,4 +1,4 @@
-"""What is known of one submission."""
+"""The manifest: what is known of one submission."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one submission; times are Unix seconds, None before they have come."""
+    """What is known of one submission; times are Unix seconds, None for what has not happened yet."""
 
     id: str
     #: What was submitted, for people: a file name or the like.

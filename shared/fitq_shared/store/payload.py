@@ -1,4 +1,4 @@
-"""What a client stores of a chunk: its frames, which rows of the input they are, and what finds and identifies them."""
+"""What a client stores of a chunk: its frames, their positions in the input, and what identifies and finds its jobs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Payload(NamedTuple):
 
     chunk: int
     jobs_frame: bytes
-    jobs: int
-    #: Smallest and largest place in the input.
+    job_count: int
+    #: Smallest and largest position in the input.
     first: int
     last: int
     #: `id_hashes` of the jobs, 8 bytes each.
@@ -27,12 +27,12 @@ class Payload(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """Of what is fitted: equal for the same jobs in the same chunk."""
+        """Digest of all that is fitted: equal for equal jobs."""
         return _digest(self.jobs_frame, self.sets_frame or b"")
 
     @property
     def sets_digest(self) -> str:
-        """The name under which the sample sets are stored once for all chunks that have the same; empty without."""
+        """The name under which these sample sets are stored, once for all chunks that share them; empty without any."""
         return "" if self.sets_frame is None else _digest(self.sets_frame)
 
     @property
@@ -42,11 +42,11 @@ class Payload(NamedTuple):
 
 
 def payload_of(chunk: int, rows: Rows) -> Payload:
-    """The payload of chunk number `chunk`, which has at least one job."""
-    index = rows.frame["index"].to_numpy()
+    """The payload of chunk number `chunk`; it has at least one job."""
+    positions = rows.frame["index"].to_numpy()
     sets = None if rows.sets is None else encode(rows.sets)
     hashes = id_hashes(rows.frame["id"]).tobytes()
-    return Payload(chunk, encode(rows.frame), len(index), int(index.min()), int(index.max()), hashes, sets)
+    return Payload(chunk, encode(rows.frame), len(positions), int(positions.min()), int(positions.max()), hashes, sets)
 
 
 def _digest(*parts: bytes) -> str:

@@ -15,8 +15,7 @@ import torch
 from fitq_shared.errors import FitqError
 from fitq_shared.jobs.frames import JOB_SCHEMA, SETS_SCHEMA, decode, encode, shape_name
 from fitq_shared.jobs.rows import Rows, joined
-from fitq_shared.store.store import Commit, Store
-from fitq_shared.store.together import take_others
+from fitq_shared.store.fitting import Commit, FittingStore
 from fitq_worker.chunks.leases import ClaimLost
 from fitq_worker.engine import Fitted, fit
 from fitq_worker.engine.framing import failed, untraced
@@ -37,7 +36,7 @@ class Chunk(NamedTuple):
         return f"{self.submission} chunk {self.number}"
 
 
-def claimed(store: Store, worker: str, submission: str, chunk: int) -> Chunk | None:
+def claimed(store: FittingStore, worker: str, submission: str, chunk: int) -> Chunk | None:
     """The chunk, if it is there and free.
 
     Raises:
@@ -46,11 +45,11 @@ def claimed(store: Store, worker: str, submission: str, chunk: int) -> Chunk | N
     claim = store.claim(submission, chunk, worker)
     if claim is None:
         return None
-    sets = None if claim.sets is None else decode(claim.sets, SETS_SCHEMA)
-    return Chunk(submission, chunk, claim.attempt, Rows(decode(claim.jobs, JOB_SCHEMA), sets))
+    sets = None if claim.sets_frame is None else decode(claim.sets_frame, SETS_SCHEMA)
+    return Chunk(submission, chunk, claim.attempt, Rows(decode(claim.jobs_frame, JOB_SCHEMA), sets))
 
 
-def companions(store: Store, worker: str, first: Chunk) -> list[Chunk]:
+def companions(store: FittingStore, worker: str, first: Chunk) -> list[Chunk]:
     """Small chunks of the same shape that wait in the interactive lane, claimed too.
 
     There are none for a chunk that is tried again: should it have killed its worker, it must not do so to others.
@@ -59,7 +58,7 @@ def companions(store: Store, worker: str, first: Chunk) -> list[Chunk]:
         return []
     found: list[Chunk | None] = []
     try:
-        for submission, number in take_others(store, shape_name(first.rows.frame), (first.submission, first.number)):
+        for submission, number in store.take_offers(shape_name(first.rows.frame), first.submission, first.number):
             found.append(claimed(store, worker, submission, number))
     except FitqError as error:
         _log.warning("%s: fitted without others that wait: %s", first, error)

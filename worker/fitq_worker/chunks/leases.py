@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from fitq_shared.errors import ServerError
-from fitq_shared.store.store import Store
+from fitq_shared.store.fitting import FittingStore
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Claimed(Protocol):
 class Leases:
     """The leases of `worker` on the chunks it fits together; a lost one is not renewed any more."""
 
-    def __init__(self, store: Store, worker: str, chunks: Iterable[Claimed]) -> None:
+    def __init__(self, store: FittingStore, worker: str, chunks: Iterable[Claimed]) -> None:
         self._store, self._worker, self._held = store, worker, list(chunks)
         self._renewed = time.monotonic()
 

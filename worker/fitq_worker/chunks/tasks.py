@@ -14,7 +14,7 @@ from celery.signals import setup_logging, worker_process_init
 from fitq_shared.errors import ServerError
 from fitq_shared.queue import FIT_CHUNK, INTERACTIVE_LANE
 from fitq_shared.settings import Settings
-from fitq_shared.store.store import Commit, Store
+from fitq_shared.store.fitting import Commit, FittingStore
 from fitq_worker.chunks.leases import ClaimLost, Leases
 from fitq_worker.fleet.devices import DEVICE_FAILED_STATUS, DEVICE_VARIABLE
 from fitq_worker.fleet.logs import configure_logging
@@ -76,16 +76,16 @@ def prepare(**_celery: Any) -> None:
         os._exit(DEVICE_FAILED_STATUS)
 
 
-def _committed(store: Store, chunk: Chunk, commit: Commit, together: int) -> Summary:
+def _committed(store: FittingStore, chunk: Chunk, commit: Commit, together: int) -> Summary:
     stored = _stored(store, chunk, commit)
     statuses = ", ".join(f"{fits} {status}" for status, fits in commit.statuses.items())
     company = f" in a batch of {together} chunks" if together > 1 else ""
     dropped = "" if stored else " (dropped: committed before, or deleted)"
-    _log.info("%s: %d fits in %.2f s%s: %s%s", chunk, commit.jobs, commit.seconds, company, statuses, dropped)
-    return {"fits": commit.jobs, "seconds": round(commit.seconds, 3), "statuses": commit.statuses, "stored": stored}
+    _log.info("%s: %d fits in %.2f s%s: %s%s", chunk, commit.job_count, commit.seconds, company, statuses, dropped)
+    return {"fits": commit.job_count, "seconds": round(commit.seconds, 3), "statuses": commit.statuses, "stored": stored}
 
 
-def _stored(store: Store, chunk: Chunk, commit: Commit) -> bool:
+def _stored(store: FittingStore, chunk: Chunk, commit: Commit) -> bool:
     """Commit, riding out a server that is away; after the last try the chunk is left to the reconciler."""
     for seconds in COMMIT_RETRY_SECONDS:
         try:
@@ -101,5 +101,5 @@ def _device() -> str:
 
 
 @functools.cache
-def _store() -> Store:
-    return Store(Settings.from_environment())
+def _store() -> FittingStore:
+    return FittingStore(Settings.from_environment())

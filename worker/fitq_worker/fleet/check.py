@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from fitq_shared.errors import FitqError
 from fitq_shared.settings import Settings, masked
-from fitq_shared.store.store import Store
+from fitq_shared.store.reader import Reader
 from fitq_worker.compiler import cxx_compiler
 from fitq_worker.fleet.devices import CPU, chosen, cuda_devices, usable_cores
 
@@ -27,7 +27,7 @@ def findings(settings: Settings, request: str = "auto") -> list[Finding]:
 
 def _server(settings: Settings) -> Finding:
     try:
-        Store(settings).ping()
+        Reader(settings).ping()
     except FitqError as error:
         return Finding("server", False, str(error))
     return Finding("server", True, masked(settings.redis_url))

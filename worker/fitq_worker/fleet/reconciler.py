@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from fitq_shared.errors import ServerError
 from fitq_shared.queue import LANES, client_app, publish
 from fitq_shared.settings import Settings
-from fitq_shared.store.store import Store
+from fitq_shared.store.stranded import StrandedChunks
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -28,24 +28,24 @@ _log = logging.getLogger(__name__)
 
 def reconcile_until(stopped: threading.Event, settings: Settings) -> None:
     """Look for stranded chunks about every five seconds; a server that is away is asked again the next time."""
-    store, app = Store(settings), client_app(settings)
+    stranded, app = StrandedChunks(settings), client_app(settings)
     # Several supervisors share a server: without the jitter they would all look at once, and all see the same.
     while not stopped.wait(INTERVAL_SECONDS * random.uniform(0.5, 1.5)):
         try:
-            reconcile(store, app)
+            reconcile(stranded, app)
         except ServerError as error:
             _log.warning("stranded chunks not looked for: %s", error)
 
 
-def reconcile(store: Store, app: Celery) -> int:
+def reconcile(stranded: StrandedChunks, app: Celery) -> int:
     """Send a new message for every stranded chunk and return how many there were."""
-    empty = {lane for lane in LANES if store.waiting(lane) == 0}
+    empty = {lane for lane in LANES if stranded.message_count(lane) == 0}
     sent = 0
-    for submission in store.active():
-        for chunk in store.unclaimed(submission):
+    for submission in stranded.unfinished():
+        for chunk in stranded.unclaimed(submission):
             if chunk.lane in empty:
-                store.requeued(submission, chunk)
-                publish(app, chunk.lane, submission, [chunk.chunk])
-                _log.warning("%s chunk %d: its message was lost, a new one is sent", submission, chunk.chunk)
+                stranded.note_message(submission, chunk)
+                publish(app, chunk.lane, submission, [chunk.number])
+                _log.warning("%s chunk %d: its message was lost, a new one is sent", submission, chunk.number)
                 sent += 1
     return sent

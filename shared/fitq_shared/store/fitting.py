@@ -1,0 +1,123 @@
+"""The worker's half of the store: a chunk is claimed, kept while it is fitted, and committed.
+
+A chunk is done once `commit` has stored its frames. The script behind it takes the first result of a chunk and drops
+every later one, so that a message that is delivered twice counts each fit once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import NamedTuple, cast
+
+from fitq_shared.settings import Settings
+from fitq_shared.store import keys
+from fitq_shared.store.frame_files import FrameFiles
+from fitq_shared.store.frame_parts import get_frames, part_count, set_frame
+from fitq_shared.store.offers import take_offers
+from fitq_shared.store.reader import Reader
+from fitq_shared.store.scripts import load_script
+from fitq_shared.store.staging import STAGED_SECONDS, Field, check_staged
+
+
+class Claim(NamedTuple):
+    """The right to fit a chunk: its job frame, the number of this attempt from 1, and the frame of shared sample sets."""
+
+    jobs_frame: bytes
+    attempt: int
+    sets_frame: bytes | None = None
+
+
+class Commit(NamedTuple):
+    """What a worker hands in for a chunk: frames, time of work in seconds, and the numbers of fits by status."""
+
+    results: bytes
+    traces: bytes
+    job_count: int
+    seconds: float
+    statuses: Mapping[str, int]
+    attempt: int
+
+
+class FittingStore(Reader):
+    """Claims and commits chunks.
+
+    Raises, from every method: ServerUnreachable, ServerFull; and ResultsUnreachable where frames are kept as files.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._claim = load_script(self._redis, "claim")
+        self._renew = load_script(self._redis, "renew")
+        self._commit = load_script(self._redis, "commit", frames=True)
+
+    def claim(self, submission: str, chunk: int, worker: str) -> Claim | None:
+        """Take a chunk for `worker`; None when there is nothing to do (committed, deleted, or another worker has it).
+
+        A worker may claim again what it holds: this is how it gets back the chunk that its own lost child was fitting.
+        """
+        names = self._keys(submission)
+        touched = [names.manifest, names.committed, names.attempts, names.lease(chunk), names.chunk_index]
+        with self._server():
+            verdict, attempt, entry = cast(
+                "tuple[bytes, int, bytes]",
+                self._claim(keys=touched, args=[chunk, worker, self.settings.lease_seconds, time.time()]),
+            )
+            if verdict != b"mine":
+                return None
+            # first, last, number of jobs, digest, and the digest of sample sets where they are shared
+            sets = [names.shared_sets(digest.decode()) for digest in entry.split()[4:]]
+            jobs_frame, *sets_frames = get_frames(self._redis, [names.jobs(chunk), *sets])
+        return None if jobs_frame is None else Claim(jobs_frame, attempt, sets_frames[0] if sets_frames else None)
+
+    def take_offers(self, shape: str, submission: str, chunk: int) -> list[tuple[str, int]]:
+        """Chunks of this shape to fit together with this one, as submission and number; nobody else is offered them."""
+        with self._server():
+            return take_offers(self._redis, keys.offers(self.settings.namespace, shape), submission, chunk)
+
+    def renew(self, submission: str, chunk: int, worker: str) -> bool:
+        """Keep the claim for another lease; False when it was lost."""
+        with self._server():
+            lease = self._keys(submission).lease(chunk)
+            return bool(self._renew(keys=[lease], args=[worker, self.settings.lease_seconds]))
+
+    def commit(self, submission: str, chunk: int, commit: Commit) -> bool:
+        """Store the frames of a chunk and count its fits, all or nothing; False when it was committed or deleted."""
+        files = self.files(submission)
+        if files is None:
+            return self._store(submission, chunk, commit)
+        _write(files, chunk, commit)
+        stored = self._store(submission, chunk, commit._replace(results=b"", traces=b""))
+        if not stored and self._committed_attempt(submission, chunk) != commit.attempt:
+            for kind in ("results", "traces"):
+                files.remove(kind, chunk, commit.attempt)
+        return stored
+
+    def _store(self, submission: str, chunk: int, commit: Commit) -> bool:
+        names, frames = self._keys(submission), (commit.results, commit.traces)
+        touched = [names.manifest, names.committed, names.log, names.lease(chunk), names.enqueued, names.attempts]
+        staged = [names.staged(kind, chunk, commit.attempt) for kind in ("results", "traces")]
+        touched += [names.chunk_index, names.jobs(chunk), *staged, names.results(chunk), names.traces(chunk)]
+        parts = [part_count(frame) if frame else 0 for frame in frames]
+        fixed: list[Field] = [chunk, commit.attempt, *parts, commit.job_count, commit.seconds, time.time()]
+        counters: list[Field] = [item for status_and_count in commit.statuses.items() for item in status_and_count]
+        with self._server(), self._redis.pipeline(transaction=False) as pipeline:
+            for key, frame in zip(staged, frames, strict=True):
+                if frame:
+                    set_frame(pipeline, key, frame, STAGED_SECONDS)
+            self._commit(keys=touched, args=[*fixed, self.settings.ttl_seconds, *counters], client=pipeline)
+            verdict = pipeline.execute()[-1]
+        check_staged(verdict, self.settings)
+        return bool(verdict == b"stored")
+
+    def _committed_attempt(self, submission: str, chunk: int) -> int | None:
+        """The attempt whose results are stored; its own number tells a commit that it was repeated for a lost answer."""
+        with self._server():
+            found = cast("bytes | None", self._redis.hget(self._keys(submission).committed, str(chunk)))
+        return None if found is None else int(found)
+
+
+def _write(files: FrameFiles, chunk: int, commit: Commit) -> None:
+    for kind, frame in (("results", commit.results), ("traces", commit.traces)):
+        if frame:
+            files.write(kind, chunk, commit.attempt, frame)

@@ -1,0 +1,20 @@
+-- Functions for scripts that handle frames, which lie in parts: the first under the frame's own key, the next ones under
+-- that key and `:1`, `:2` and so on. See frame_parts.py.
+
+local function part(key, n) return n == 0 and key or key .. ':' .. n end
+
+-- Give a frame of so many parts another key, and `ttl` seconds to live ('0': for ever).
+-- Return false, and do nothing, where a part of it is missing.
+local function move_frame(from, to, parts, ttl)
+  for n = 0, parts - 1 do if redis.call('EXISTS', part(from, n)) == 0 then return false end end
+  for n = 0, parts - 1 do
+    redis.call('RENAME', part(from, n), part(to, n))
+    if ttl ~= '0' then redis.call('EXPIRE', part(to, n), ttl) else redis.call('PERSIST', part(to, n)) end
+  end
+  return true
+end
+
+local function remove_frame(key)
+  local n = 0
+  while redis.call('UNLINK', part(key, n)) == 1 do n = n + 1 end
+end
