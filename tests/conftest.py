@@ -22,7 +22,9 @@ import redis
 from hypothesis import HealthCheck
 
 from fitq_shared.settings import PREFIX, Settings
-from fitq_shared.store.store import Store
+from fitq_shared.store.fitting import FittingStore
+from fitq_shared.store.stranded import StrandedChunks
+from fitq_shared.store.submitting import SubmittingStore
 
 SERVER_START_SECONDS = 20
 WORKER_STOP_SECONDS = 20
@@ -84,9 +86,28 @@ def settings(server: Server) -> Iterator[Settings]:
 
 
 @pytest.fixture
-def store(settings: Settings) -> Store:
-    """The store of the test's own namespace."""
-    return Store(settings)
+def store(settings: Settings) -> SubmittingStore:
+    """The client's half of the store, in the test's own namespace."""
+    return SubmittingStore(settings)
+
+
+@pytest.fixture
+def fitting(settings: Settings) -> FittingStore:
+    """The worker's half of the same."""
+    return FittingStore(settings)
+
+
+@pytest.fixture
+def stranded(settings: Settings) -> StrandedChunks:
+    """The reconciler's part of the same."""
+    return StrandedChunks(settings)
+
+
+@pytest.fixture(scope="session")
+def redis_client(server: Server) -> Iterator[redis.Redis]:
+    """A connection to the server, to look at keys and to do to them what should not happen."""
+    with redis.Redis.from_url(server.url) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -13,24 +13,25 @@ from click.testing import CliRunner, Result
 from fitq.cli import main
 from fitq_shared.jobs import frames
 from fitq_shared.settings import Settings
-from fitq_shared.store.store import Commit, Store
+from fitq_shared.store.fitting import Commit, FittingStore
+from fitq_shared.store.submitting import SubmittingStore
 
 #: The losses that `finish` commits for a job with three steps and a full trace.
 LOSSES = [4.0, 3.0, 2.0, 1.5]
 
 
 @pytest.fixture
-def finish(store: Store, finish_on: Callable[..., None]) -> Callable[..., None]:
+def finish(store: SubmittingStore, finish_on: Callable[..., None]) -> Callable[..., None]:
     """A function that commits a result for each job of a submission: `invalid` when its id starts with "bad".
 
     It takes the last chunk first, or only those that it is told.
     """
-    return functools.partial(finish_on, store)
+    return functools.partial(finish_on, store.settings)
 
 
 @pytest.fixture
 def finish_on() -> Callable[..., None]:
-    """The same for any store, which comes first."""
+    """The same for any settings, which come first."""
     return _finish
 
 
@@ -46,23 +47,24 @@ def fitq(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., R
     return run
 
 
-def _finish(store: Store, submission: str, *chunks: int) -> None:
-    for chunk in chunks or reversed(range(store.manifest(submission).chunks)):
-        claim = store.claim(submission, chunk, "test")
+def _finish(settings: Settings, submission: str, *chunks: int) -> None:
+    fitting = FittingStore(settings)
+    for chunk in chunks or reversed(range(fitting.manifest(submission).chunks)):
+        claim = fitting.claim(submission, chunk, "test")
         assert claim is not None
-        jobs = frames.decode(claim.jobs, frames.JOB_SCHEMA).to_pylist()
+        jobs = frames.decode(claim.jobs_frame, frames.JOB_SCHEMA).to_pylist()
         results = [_result(job, chunk) for job in jobs]
         traces = [trace for job in jobs if (trace := _trace(job)) is not None]
         statuses = [result["status"] for result in results]
         commit = Commit(
             results=frames.encode(pa.RecordBatch.from_pylist(results, frames.RESULT_SCHEMA)),
             traces=frames.encode(pa.RecordBatch.from_pylist(traces, frames.TRACE_SCHEMA)) if traces else b"",
-            jobs=len(jobs),
+            job_count=len(jobs),
             seconds=0.1,
             statuses={status: statuses.count(status) for status in set(statuses)},
             attempt=claim.attempt,
         )
-        store.commit(submission, chunk, commit)
+        fitting.commit(submission, chunk, commit)
 
 
 def _result(job: dict[str, Any], chunk: int) -> dict[str, Any]:

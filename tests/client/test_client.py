@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import redis
 
 import fitq
 from fitq import readers
@@ -26,7 +27,7 @@ from fitq_shared.errors import (
     SubmissionTimeout,
 )
 from fitq_shared.settings import Settings
-from fitq_shared.store.store import Store
+from fitq_shared.store.submitting import SubmittingStore
 
 JOBS: list[dict[str, Any]] = [{"id": f"job-{number}", "polynomial": [1, 2], "degree": number % 2} for number in range(9)]
 NOBODY = "redis://:secret@127.0.0.1:1/0"
@@ -37,9 +38,9 @@ def client(settings: Settings) -> Client:
     return Client(settings)
 
 
-def messages(store: Store) -> dict[str, int]:
+def messages(store: SubmittingStore, redis_client: redis.Redis) -> dict[str, int]:
     """Messages waiting in each lane that has some."""
-    waiting = {lane: store.redis.llen(f"{store.settings.namespace}:celery:{lane}") for lane in queue.LANES}
+    waiting = {lane: redis_client.llen(f"{store.settings.namespace}:celery:{lane}") for lane in queue.LANES}
     return {lane: int(length) for lane, length in waiting.items() if length}
 
 
@@ -59,22 +60,24 @@ def test_the_public_surface_is_what_all_says() -> None:
         fitq.Clint  # noqa: B018
 
 
-def test_a_submission_is_closed_and_its_chunks_are_enqueued(client: Client, store: Store) -> None:
+def test_a_submission_is_closed_and_its_chunks_are_enqueued(
+    client: Client, store: SubmittingStore, redis_client: redis.Redis
+) -> None:
     """Two shapes make two chunks; a small submission goes to the interactive lane."""
     submission = client.submit(JOBS)
     manifest = submission.status()
     assert (manifest.state, manifest.jobs, manifest.chunks, manifest.source) == ("closed", 9, 2, "Python")
-    assert messages(store) == {queue.INTERACTIVE_LANE: 2}
+    assert messages(store, redis_client) == {queue.INTERACTIVE_LANE: 2}
     assert re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{6}", submission.id)
 
 
-def test_a_large_submission_goes_to_a_bulk_lane(client: Client, store: Store) -> None:
+def test_a_large_submission_goes_to_a_bulk_lane(client: Client, store: SubmittingStore, redis_client: redis.Redis) -> None:
     """One more job than an interactive submission may have."""
     submission = client.submit(readers.generated([1.0], queue.INTERACTIVE_JOBS + 1))
-    assert messages(store) == {queue.lane_of(submission.id, None): 1}
+    assert messages(store, redis_client) == {queue.lane_of(submission.id, None): 1}
 
 
-def test_the_id_is_known_before_the_first_job_is_stored(client: Client, store: Store) -> None:
+def test_the_id_is_known_before_the_first_job_is_stored(client: Client, store: SubmittingStore) -> None:
     """Who is killed while submitting can still find what he left."""
     seen: list[int] = []
     submission = client.submit(JOBS, on_open=lambda name: seen.append(store.manifest(name).jobs))
@@ -116,12 +119,14 @@ def broken(after: int, error: BaseException) -> Iterator[pa.RecordBatch]:
 
 @pytest.mark.parametrize("after", [0, 2])
 @pytest.mark.parametrize("error", [JobError("broken"), KeyboardInterrupt(), ValueError("a reader's own")])
-def test_an_error_while_submitting_leaves_nothing(client: Client, store: Store, after: int, error: BaseException) -> None:
+def test_an_error_while_submitting_leaves_nothing(
+    client: Client, store: SubmittingStore, after: int, error: BaseException, redis_client: redis.Redis
+) -> None:
     """Bad input or Ctrl-C, before the first chunk or after some: the error comes through and no key but messages stays."""
     with pytest.raises(type(error)):
         client.submit(broken(after, error))
     assert client.submissions() == []
-    left = [key for key in store.redis.scan_iter(f"{store.settings.namespace}:*") if b":celery:" not in key]
+    left = [key for key in redis_client.scan_iter(f"{store.settings.namespace}:*") if b":celery:" not in key]
     assert left == []
 
 
@@ -166,7 +171,7 @@ class Restartable:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
         while True:
             try:
-                return Store(self.settings).ping()
+                return SubmittingStore(self.settings).ping()
             except ServerUnreachable:
                 time.sleep(0.02)
 
@@ -214,9 +219,9 @@ def test_a_follower_of_results_outlives_a_restart_of_the_server(
     """It asks again until the server is back, and neither loses nor repeats a batch."""
     submission = Client(restartable.settings).submit(JOBS)
     batches = submission.result_batches(follow=True)
-    finish_on(Store(restartable.settings), submission.id, 1)
+    finish_on(restartable.settings, submission.id, 1)
     seen = [next(batches)[1]["id"].to_pylist()]
-    finish_on(Store(restartable.settings), submission.id, 0)
+    finish_on(restartable.settings, submission.id, 0)
     restartable.kill()
     back = threading.Timer(0.5, restartable.start)
     back.start()

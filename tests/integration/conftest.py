@@ -10,6 +10,7 @@ import msgspec
 import psutil
 import pyarrow as pa
 import pytest
+import redis
 
 from fitq_shared.jobs.frames import RESULT_SCHEMA, decode, jobs_batch
 from fitq_shared.jobs.job import FitJob
@@ -18,7 +19,7 @@ from fitq_shared.queue import client_app, lane_of, publish
 from fitq_shared.settings import Settings
 from fitq_shared.store.keys import SubmissionKeys
 from fitq_shared.store.payload import payload_of
-from fitq_shared.store.store import Store
+from fitq_shared.store.submitting import SubmittingStore
 
 if TYPE_CHECKING:
     from tests.conftest import Server, Worker
@@ -33,7 +34,8 @@ class Fleet(NamedTuple):
     """A running worker and the store that it works on."""
 
     worker: Worker
-    store: Store
+    store: SubmittingStore
+    redis_client: redis.Redis
 
     def submit(self, name: str, chunks: int = 1, **fields: object) -> None:
         """Fill, publish and close a submission of `chunks` chunks with four jobs each."""
@@ -65,7 +67,7 @@ class Fleet(NamedTuple):
     def wait_until_claimed(self, name: str, attempt: int = 1) -> None:
         """Return when the worker has begun this attempt at the first chunk."""
         attempts = SubmissionKeys(self.store.settings.namespace, name).attempts
-        self.wait_until(lambda: self.store.redis.hget(attempts, "0") == b"%d" % attempt)
+        self.wait_until(lambda: self.redis_client.hget(attempts, "0") == b"%d" % attempt)
 
     def results(self, name: str) -> list[pa.RecordBatch]:
         """The result frames in the order of the chunks."""
@@ -95,21 +97,21 @@ def hasty_settings(server: Server) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def fleet(hasty_settings: Settings, start_worker: Callable[..., Worker]) -> Iterator[Fleet]:
+def fleet(hasty_settings: Settings, start_worker: Callable[..., Worker], redis_client: redis.Redis) -> Iterator[Fleet]:
     """One worker under the hasty settings for all tests that leave it running."""
     worker = start_worker(hasty_settings)
-    yield Fleet(worker, Store(hasty_settings))
+    yield Fleet(worker, SubmittingStore(hasty_settings), redis_client)
     worker.process.kill()
     worker.process.wait()
 
 
 @pytest.fixture
-def start_fleet(start_worker: Callable[..., Worker]) -> Iterator[Callable[[Settings], Fleet]]:
+def start_fleet(start_worker: Callable[..., Worker], redis_client: redis.Redis) -> Iterator[Callable[[Settings], Fleet]]:
     """A function that starts a worker of the test's own, which ends with it."""
     started: list[Fleet] = []
 
     def start(settings: Settings) -> Fleet:
-        started.append(Fleet(start_worker(settings), Store(settings)))
+        started.append(Fleet(start_worker(settings), SubmittingStore(settings), redis_client))
         return started[-1]
 
     yield start

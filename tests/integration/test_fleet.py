@@ -19,7 +19,7 @@ from fitq_shared.queue import LANES, client_app, lane_of, publish
 from fitq_shared.settings import Settings
 from fitq_shared.store.keys import SubmissionKeys, broker_prefix
 from fitq_shared.store.payload import payload_of
-from fitq_shared.store.store import Store
+from fitq_shared.store.submitting import SubmittingStore
 from fitq_worker.engine import fit
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ def test_messages_of_the_same_chunk_commit_it_once(fleet: Fleet, jobs_of: Callab
     app.close()
     unacknowledged = broker_prefix(fleet.store.settings.namespace) + "unacked"
     fleet.wait_until_finished("repeated")
-    fleet.wait_until(lambda: not any(map(fleet.store.waiting, LANES)) and not fleet.store.redis.exists(unacknowledged))
+    fleet.wait_until(
+        lambda: not any(map(fleet.store.message_count, LANES)) and not fleet.redis_client.exists(unacknowledged)
+    )
     assert_as_fitted_here(fleet, "repeated", jobs_of, **QUICK)
 
 
@@ -86,14 +88,14 @@ def test_results_in_files_survive_a_killed_process_too(
     """The worker learns from the manifest where they go; they are those of the second attempt, and Redis has none."""
     worker_settings = msgspec.structs.replace(settings, lease_seconds=3)
     fleet = start_fleet(worker_settings)
-    submitting = Store(msgspec.structs.replace(settings, results_url=f"file://{tmp_path}"))
+    submitting = SubmittingStore(msgspec.structs.replace(settings, results_url=f"file://{tmp_path}"))
     fleet._replace(store=submitting).submit("filed")
     fleet.wait_until_claimed("filed")
     fleet.kill_fitting_process()
     fleet.wait_until_finished("filed")
     assert_as_fitted_here(fleet, "filed", jobs_of)
     assert sorted(path.name for path in (tmp_path / "filed").iterdir()) == ["results-0-2.arrow", "traces-0-2.arrow"]
-    assert list(fleet.store.redis.scan_iter(f"{settings.namespace}:*:results:*")) == []
+    assert list(fleet.redis_client.scan_iter(f"{settings.namespace}:*:results:*")) == []
 
 
 def test_a_chunk_that_always_kills_its_process_ends_as_errors(fleet: Fleet) -> None:
@@ -135,14 +137,14 @@ def test_a_submission_deleted_in_the_middle_leaves_nothing_and_stops_nothing(fle
     fleet.store.delete("deleted")
     fleet.submit("next", **QUICK)
     fleet.wait_until_finished("next")
-    assert list(fleet.store.redis.scan_iter("*{deleted}*")) == []
+    assert list(fleet.redis_client.scan_iter("*{deleted}*")) == []
 
 
 def test_a_chunk_without_a_message_is_brought_back(fleet: Fleet, jobs_of: Callable[..., pa.RecordBatch]) -> None:
     """The manifest is the truth: what it lists is fitted even though the queue knows nothing of it."""
     fleet.add("forgotten", **QUICK)
     enqueued = SubmissionKeys(fleet.store.settings.namespace, "forgotten").enqueued
-    fleet.store.redis.hset(enqueued, "0", f"{lane_of('forgotten', JOBS_PER_CHUNK)} 1.0")
+    fleet.redis_client.hset(enqueued, "0", f"{lane_of('forgotten', JOBS_PER_CHUNK)} 1.0")
     fleet.wait_until_finished("forgotten")
     assert_as_fitted_here(fleet, "forgotten", jobs_of, **QUICK)
 
@@ -167,7 +169,7 @@ def test_the_chunk_of_a_killed_worker_runs_on_the_next_one_and_a_stopped_one_fin
     successor.submit("last")
     successor.wait_until_claimed("last")
     assert successor.worker.stop(signal.SIGTERM) == 0
-    assert Store(hasty).manifest("last").finished
+    assert SubmittingStore(hasty).manifest("last").finished
 
 
 def test_small_submissions_that_wait_are_fitted_together(
@@ -183,7 +185,7 @@ def test_small_submissions_that_wait_are_fitted_together(
     for submission in submissions:
         fleet.wait_until_finished(submission.id)
     assert "in a batch of 20 chunks" in fleet.worker.log.read_text()
-    fleet.wait_until(lambda: fleet.store.waiting(LANES[0]) == 0)
+    fleet.wait_until(lambda: fleet.store.message_count(LANES[0]) == 0)
     for submission, own in zip(submissions, jobs, strict=True):
         (results,) = fleet.results(submission.id)
         (frame,) = from_jobs(own)
@@ -218,8 +220,8 @@ def test_jobs_that_share_a_sample_set_send_it_once(fleet: Fleet) -> None:
     submission = Client(fleet.store.settings).submit(jobs)
     fleet.wait_until_finished(submission.id)
     names = SubmissionKeys(fleet.store.settings.namespace, submission.id)
-    (digest,) = cast("set[bytes]", fleet.store.redis.smembers(names.sets))
-    sets = cast(bytes, fleet.store.redis.get(names.shared_sets(digest.decode())))
+    (digest,) = cast("set[bytes]", fleet.redis_client.smembers(names.sets))
+    sets = cast(bytes, fleet.redis_client.get(names.shared_sets(digest.decode())))
     assert decode(sets, SETS_SCHEMA).to_pylist() == [{"x": points["x"], "y": points["y"], "weights": None}]
     (results,) = fleet.results(submission.id)
     (frame,) = from_jobs(jobs)

@@ -14,7 +14,7 @@ from celery.app.defaults import DEFAULTS
 from fitq_shared.errors import ServerFull, ServerUnreachable
 from fitq_shared.queue import BULK_LANES, INTERACTIVE_LANE, LANES, client_app, publish, worker_app
 from fitq_shared.settings import Settings
-from fitq_shared.store.store import Store
+from fitq_shared.store.submitting import SubmittingStore
 
 
 @pytest.fixture
@@ -25,17 +25,19 @@ def app(settings: Settings) -> Iterator[Celery]:
     app.close()
 
 
-def test_messages_wait_in_the_lane_they_were_published_to(store: Store, app: Celery) -> None:
+def test_messages_wait_in_the_lane_they_were_published_to(store: SubmittingStore, app: Celery) -> None:
     """One for each chunk, where the store and a worker look for them."""
     publish(app, BULK_LANES[2], "sub", range(25))
-    assert {lane: store.waiting(lane) for lane in LANES if store.waiting(lane)} == {BULK_LANES[2]: 25}
+    assert {lane: store.message_count(lane) for lane in LANES if store.message_count(lane)} == {BULK_LANES[2]: 25}
 
 
-def test_every_key_of_the_queue_lies_in_the_namespace(store: Store, app: Celery) -> None:
+def test_every_key_of_the_queue_lies_in_the_namespace(
+    store: SubmittingStore, app: Celery, redis_client: redis.Redis
+) -> None:
     """Several fitq, and other applications, can share a server."""
-    before = set(store.redis.scan_iter("*"))
+    before = set(redis_client.scan_iter("*"))
     publish(app, LANES[0], "sub", [0])
-    new = set(store.redis.scan_iter("*")) - before
+    new = set(redis_client.scan_iter("*")) - before
     assert new
     assert all(key.startswith(f"{store.settings.namespace}:celery:".encode()) for key in new)
 
@@ -70,17 +72,19 @@ def test_publishing_is_pipelined(app: Celery) -> None:
         assert producer.supports_batch_publish
 
 
-def test_a_full_server_refuses_messages_with_an_error_of_ours(app: Celery, store: Store) -> None:
+def test_a_full_server_refuses_messages_with_an_error_of_ours(
+    app: Celery, store: SubmittingStore, redis_client: redis.Redis
+) -> None:
     """Whoever submits learns what to do."""
     publish(app, LANES[0], "sub", [0])
-    store.redis.config_set("maxmemory", 1)
+    redis_client.config_set("maxmemory", 1)
     try:
         with pytest.raises(ServerFull, match="delete finished submissions"):
             publish(app, LANES[0], "sub", [1, 2])
     finally:
         with redis.Redis.from_url(store.settings.redis_url) as client:
             client.config_set("maxmemory", 0)
-    assert store.waiting(LANES[0]) == 1
+    assert store.message_count(LANES[0]) == 1
 
 
 def test_an_unreachable_server_is_an_error_of_ours() -> None:

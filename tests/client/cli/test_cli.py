@@ -28,7 +28,8 @@ from fitq.cli.submit import command as submit
 from fitq.submission import Submission
 from fitq_shared.jobs import frames
 from fitq_shared.settings import Settings
-from fitq_shared.store.store import Store
+from fitq_shared.store.fitting import FittingStore
+from fitq_shared.store.submitting import SubmittingStore
 from fitq_worker.cli import main as worker_main
 
 Fitq = Callable[..., Result]
@@ -140,7 +141,7 @@ def test_an_option_is_given_or_has_its_default() -> None:
 # From submit to results.
 
 
-def test_submit_prints_the_id_alone_on_standard_output(fitq: Fitq, good: Path, store: Store) -> None:
+def test_submit_prints_the_id_alone_on_standard_output(fitq: Fitq, good: Path, store: SubmittingStore) -> None:
     """So that `id=$(fitq submit ...)` works; the next commands go to standard error."""
     done = fitq("submit", good)
     assert done.exit_code == OK
@@ -152,7 +153,7 @@ def test_submit_prints_the_id_alone_on_standard_output(fitq: Fitq, good: Path, s
 
 
 def test_the_id_is_on_standard_output_when_standard_error_is_a_terminal(
-    settings: Settings, good: Path, store: Store
+    settings: Settings, good: Path, store: SubmittingStore
 ) -> None:
     """Nothing that is drawn on the terminal swallows or decorates it."""
     terminal, slave = os.openpty()
@@ -313,15 +314,15 @@ def test_ls_shows_submissions_and_delete_removes_them(fitq: Fitq, submitted: str
     assert fitq("status", submitted).exit_code == BAD_INPUT
 
 
-def test_generated_jobs_take_their_options(fitq: Fitq, store: Store) -> None:
+def test_generated_jobs_take_their_options(fitq: Fitq, fitting: FittingStore) -> None:
     """The recipe of the notebook's jobs, as JSON."""
     numbers = {"samples": 9, "spread": 2, "noise": 0.5, "count": 1000, "seed": 4, "degree": 1}
     options = [text for name, value in numbers.items() for text in (f"--{name}", value)] + ["--set", "lr=0.5"]
     document = json.loads(fitq("submit", "--polynomial", "1,2,3", *options, "--json").stdout)
     assert (document["jobs"], document["source"], document["state"]) == (1000, "polynomial 1,2,3", "closed")
-    claim = store.claim(document["id"], 0, "test")
+    claim = fitting.claim(document["id"], 0, "test")
     assert claim is not None
-    last = frames.decode(claim.jobs, frames.JOB_SCHEMA).to_pylist()[-1]
+    last = frames.decode(claim.jobs_frame, frames.JOB_SCHEMA).to_pylist()[-1]
     names = ("count", "spread", "noise", "seed", "degree", "lr")
     assert [last[name] for name in names] == [9, 2.0, 0.5, 1003, 1, 0.5]
 
@@ -342,25 +343,27 @@ TEN = "".join(
 )
 
 
-def stored(store: Store, submission: str) -> list[dict[str, Any]]:
+def stored(fitting: FittingStore, submission: str) -> list[dict[str, Any]]:
     """The jobs of a submission in the order of the input."""
-    claims = [store.claim(submission, chunk, "test") for chunk in range(store.manifest(submission).chunks)]
-    rows = [row for claim in claims if claim for row in frames.decode(claim.jobs, frames.JOB_SCHEMA).to_pylist()]
+    claims = [fitting.claim(submission, chunk, "test") for chunk in range(fitting.manifest(submission).chunks)]
+    rows = [row for claim in claims if claim for row in frames.decode(claim.jobs_frame, frames.JOB_SCHEMA).to_pylist()]
     return sorted(rows, key=lambda row: int(row["index"]))
 
 
-def test_an_option_that_jobs_set_themselves_is_said_and_set_overrides_them(fitq: Fitq, store: Store, tmp_path: Path) -> None:
+def test_an_option_that_jobs_set_themselves_is_said_and_set_overrides_them(
+    fitq: Fitq, fitting: FittingStore, tmp_path: Path
+) -> None:
     """A line on standard error for each such option; the id stays alone on standard output."""
     (tmp_path / "in.jsonl").write_text(TEN)
     done = fitq("submit", tmp_path / "in.jsonl", "--lr", "0.01", "--steps", 7, "--ridge", 1)
     assert "5 jobs set lr themselves; --set lr=0.01 overrides them\n" in done.stderr
     assert "1 job sets steps itself; --set steps=7 overrides it\n" in done.stderr
     assert "ridge" not in done.stderr
-    rows = stored(store, done.stdout.strip())
+    rows = stored(fitting, done.stdout.strip())
     assert [row["lr"] for row in rows] == [0.01, 0.5] * 5
     done = fitq("submit", tmp_path / "in.jsonl", "--set", "lr=0.01", "--set", "steps=7", "--set", "step-size=3")
     assert (done.exit_code, "themselves" in done.stderr, "overrides" in done.stderr) == (OK, False, False)
-    assert {(row["lr"], row["steps"], row["step_size"]) for row in stored(store, done.stdout.strip())} == {(0.01, 7, 3)}
+    assert {(row["lr"], row["steps"], row["step_size"]) for row in stored(fitting, done.stdout.strip())} == {(0.01, 7, 3)}
 
 
 def test_the_count_is_that_of_all_jobs_of_a_table(fitq: Fitq, tmp_path: Path) -> None:
@@ -374,7 +377,9 @@ def test_the_count_is_that_of_all_jobs_of_a_table(fitq: Fitq, tmp_path: Path) ->
         )  # fmt: skip
 
 
-def test_tags_come_with_the_results(fitq: Fitq, store: Store, finish: Finish, tmp_path: Path) -> None:
+def test_tags_come_with_the_results(
+    fitq: Fitq, store: SubmittingStore, fitting: FittingStore, finish: Finish, tmp_path: Path
+) -> None:
     """From columns of a table to an object in JSON, for one job too."""
     table = pa.table(
         {"x": [[0.0, 1.0]] * 2, "y": [[0.0, 1.0]] * 2, "degree": [1, 1], "site": ["A", "B"], "lat": [1.5, None]}
@@ -384,7 +389,7 @@ def test_tags_come_with_the_results(fitq: Fitq, store: Store, finish: Finish, tm
     assert (refused.exit_code, "site: no such field" in refused.stderr) == (BAD_INPUT, True)
     assert "--tag site, or --tags" in refused.stderr
     submission = fitq("submit", tmp_path / "in.parquet", "--tag", "site", "--tag", "lat").stdout.strip()
-    assert [row["tags"] for row in stored(store, submission)] == ['{"site":"A","lat":1.5}', '{"site":"B","lat":null}']
+    assert [row["tags"] for row in stored(fitting, submission)] == ['{"site":"A","lat":1.5}', '{"site":"B","lat":null}']
     submission = fitq("submit", tmp_path / "in.parquet", "--tags").stdout.strip()
     finish(submission)
     lines = [json.loads(line) for line in fitq("results", submission).stdout.splitlines()]
@@ -431,7 +436,7 @@ def test_tags_come_with_the_results(fitq: Fitq, store: Store, finish: Finish, tm
     ],
 )
 def test_bad_input_is_exit_code_2_with_one_message_and_nothing_submitted(
-    fitq: Fitq, store: Store, tmp_path: Path, text: str | None, arguments: list[str], message: str
+    fitq: Fitq, store: SubmittingStore, tmp_path: Path, text: str | None, arguments: list[str], message: str
 ) -> None:
     """The message says what is wrong and where; no traceback, no id, no submission."""
     path = tmp_path / "in.jsonl"
@@ -444,7 +449,7 @@ def test_bad_input_is_exit_code_2_with_one_message_and_nothing_submitted(
     assert store.manifests() == []
 
 
-def test_a_bad_line_far_down_withdraws_what_was_submitted(fitq: Fitq, store: Store, tmp_path: Path) -> None:
+def test_a_bad_line_far_down_withdraws_what_was_submitted(fitq: Fitq, store: SubmittingStore, tmp_path: Path) -> None:
     """The first chunks were on their way already."""
     path = tmp_path / "in.jsonl"
     path.write_text('{"polynomial": [1]}\n' * 20_000 + "oops\n")
@@ -464,7 +469,7 @@ def test_a_bad_line_far_down_withdraws_what_was_submitted(fitq: Fitq, store: Sto
         (["--samples", 1001, "--count", 10**7], "10,010,000,000 points in all; at most 10,000,000,000"),
     ],
 )
-def test_generated_jobs_have_limits_too(fitq: Fitq, store: Store, arguments: list[object], message: str) -> None:
+def test_generated_jobs_have_limits_too(fitq: Fitq, store: SubmittingStore, arguments: list[object], message: str) -> None:
     """Said before anything is drawn."""
     done = fitq("submit", "--polynomial", "1,2", *arguments)
     assert (done.exit_code, message in done.stderr, store.manifests()) == (BAD_INPUT, True, [])
@@ -495,7 +500,7 @@ def test_a_setting_that_makes_no_sense_is_bad_input(fitq: Fitq, monkeypatch: pyt
     assert (done.exit_code, "FITQ_TTL_SECONDS='soon'" in done.stderr) == (BAD_INPUT, True)
 
 
-def test_ctrl_c_detaches_from_a_watch(settings: Settings, submitted: str, store: Store) -> None:
+def test_ctrl_c_detaches_from_a_watch(settings: Settings, submitted: str, store: SubmittingStore) -> None:
     """Exit code 130, a way back, and the submission goes on."""
     arguments: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([*FITQ, "watch", submitted], env=environment(settings), **arguments) as watch:

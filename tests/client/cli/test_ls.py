@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+import redis
 from click.testing import Result
 
-from fitq_shared.store.store import Store
+from fitq_shared.store.submitting import SubmittingStore
 
 Fitq: TypeAlias = Callable[..., Result]
 
@@ -30,7 +31,7 @@ def listed(fitq: Fitq) -> dict[str, Any]:
 
 
 def test_sizes_are_those_in_redis_and_in_files(
-    fitq: Fitq, submitted: str, finish: Callable[[str], None], store: Store, tmp_path: Path
+    fitq: Fitq, submitted: str, finish: Callable[[str], None], store: SubmittingStore, tmp_path: Path
 ) -> None:
     """Both as JSON and as columns of the table, which are not there without the option."""
     assert listed(fitq)["file_bytes"] == 0
@@ -55,9 +56,11 @@ def test_results_that_are_files_are_read_and_deleted_like_others(
     assert list((tmp_path / "results").iterdir()) == []
 
 
-def test_the_secret_of_a_results_url_is_not_shown(fitq: Fitq, store: Store, submitted: str) -> None:
+def test_the_secret_of_a_results_url_is_not_shown(
+    fitq: Fitq, store: SubmittingStore, submitted: str, redis_client: redis.Redis
+) -> None:
     """Workers need it in the manifest, people do not."""
-    store.redis.hset(f"{store.settings.namespace}:{{{submitted}}}:manifest", "results_url", "s3://key:geheim@bucket/r")
+    redis_client.hset(f"{store.settings.namespace}:{{{submitted}}}:manifest", "results_url", "s3://key:geheim@bucket/r")
     shown = fitq("status", submitted, "--json").stdout + fitq("ls", "--json").stdout
     assert "s3://key:***@bucket/r" in shown
     assert "geheim" not in shown

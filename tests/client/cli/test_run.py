@@ -20,7 +20,7 @@ from pyarrow import parquet
 from fitq.cli.exit_codes import BAD_INPUT, FAILED_FITS, FAILURE, OK, TERMINATED
 from fitq.local import find_server, local_fleet
 from fitq_shared.errors import LocalFailure, MissingDependency, ServerUnreachable
-from fitq_shared.store.store import Store
+from fitq_shared.store.submitting import SubmittingStore
 
 FITQ = [sys.executable, "-c", "from fitq.cli import main; main(prog_name='fitq')"]
 RECIPE = ["--polynomial", "1,2,3", "--device", "cpu"]
@@ -156,10 +156,10 @@ def test_the_fleet_ends_with_its_block(server: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("FITQ_LOCAL_SERVER", server.binary)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with local_fleet("cpu") as fleet:
-        Store(fleet.settings).ping()
+        SubmittingStore(fleet.settings).ping()
     assert fleet.worker.poll() is not None
     with pytest.raises(ServerUnreachable):
-        Store(fleet.settings).ping()
+        SubmittingStore(fleet.settings).ping()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -370,6 +370,6 @@ def test_a_job_of_millions_of_points_is_a_batch_and_a_chunk_of_its_own(tmp_path:
     )
     chunks = list(plan(readers.from_file(write(tmp_path, jobs))))
     (large,) = [chunk for chunk in chunks if len(chunk.frame["x"].flatten()) > len(points) // 2]
-    assert large.jobs == 1
+    assert len(large.frame) == 1
     assert (large.frame["x"].flatten().to_numpy() == points).all()
-    assert sum(chunk.jobs for chunk in chunks) == len(jobs)
+    assert sum(len(chunk.frame) for chunk in chunks) == len(jobs)

@@ -28,7 +28,7 @@ from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.rows import Rows
 from fitq_shared.settings import Settings
 from fitq_shared.store.payload import payload_of
-from fitq_shared.store.store import Store
+from fitq_shared.store.submitting import SubmittingStore
 
 #: Jobs of two degrees in turn, so of two chunks: 0 has degree 0 and the even rows, 1 has the odd ones.
 JOBS: list[dict[str, Any]] = [{"id": f"job-{number}", "polynomial": [1, 2], "degree": number % 2} for number in range(9)]
@@ -158,7 +158,7 @@ def test_without_following_the_order_leaves_out_what_is_not_stored(submission: S
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_row_comes_out_once_no_chunk_can_have_an_earlier_one(store: Store, finish: Finish, seed: int) -> None:
+def test_a_row_comes_out_once_no_chunk_can_have_an_earlier_one(store: SubmittingStore, finish: Finish, seed: int) -> None:
     """Chunks of any rows, committed in any order: after each commit exactly the rows before the first open chunk are out."""
     random.seed(seed)
     rows_of = chunks_of_rows(40)
@@ -173,7 +173,7 @@ def test_a_row_comes_out_once_no_chunk_can_have_an_earlier_one(store: Store, fin
         assert out == list(range(min((rows_of[chunk][0] for chunk in waiting), default=40)))
 
 
-def test_the_order_is_not_known_before_all_jobs_are_in(store: Store, finish: Finish) -> None:
+def test_the_order_is_not_known_before_all_jobs_are_in(store: SubmittingStore, finish: Finish) -> None:
     """A chunk that is still to come may have an earlier row."""
     fill(store, [[1, 2]], close=False)
     finish("sub")
@@ -188,7 +188,7 @@ def test_the_order_is_not_known_before_all_jobs_are_in(store: Store, finish: Fin
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("ordered", [True, False])
 def test_memory_does_not_grow_with_the_submission(
-    store: Store, finish: Finish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, ordered: bool
+    store: SubmittingStore, finish: Finish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, ordered: bool
 ) -> None:
     """Eighty chunks, each reaching into the next, and never more than a fourth of them in Arrow's memory."""
     monkeypatch.setattr(writers, "_ROW_GROUP_BYTES", 20_000)
@@ -276,7 +276,7 @@ def chunks_of_rows(count: int) -> list[list[int]]:
     return chunks + [pile for pile in piles if pile]
 
 
-def fill(store: Store, rows_of: list[list[int]], close: bool = True) -> None:
+def fill(store: SubmittingStore, rows_of: list[list[int]], close: bool = True) -> None:
     """A submission "sub" whose chunks have these rows of the input."""
     store.open("sub", "test")
     for chunk, rows in enumerate(rows_of):
@@ -285,7 +285,7 @@ def fill(store: Store, rows_of: list[list[int]], close: bool = True) -> None:
         store.close("sub")
 
 
-def add(store: Store, chunk: int, rows: list[int]) -> None:
+def add(store: SubmittingStore, chunk: int, rows: list[int]) -> None:
     jobs = frames.jobs_batch([FitJob(id=str(row), polynomial=[1.0]) for row in rows])
     jobs = jobs.set_column(0, frames.JOB_SCHEMA.field("index"), pa.array(rows, pa.int64()))
     store.add_chunk("sub", payload_of(chunk, Rows(jobs)), queue.INTERACTIVE_LANE)

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from fitq import readers
-from fitq.submitting.budgets import JOBS, MAX_CHUNK_JOBS, SAMPLES, SECONDS, TRACES, fits_with_others, loads
-from fitq.submitting.sample_sets import shared
+from fitq.submitting.budgets import JOBS, MAX_CHUNK_JOBS, SAMPLES, SECONDS, TRACES, is_small, measure_loads
+from fitq.submitting.sample_sets import share_sets
 from fitq_shared.jobs.rows import Rows
 
 NOTEBOOK: dict[str, Any] = {"polynomial": [1, 2, 3]}
@@ -23,7 +23,7 @@ def rows_of(*jobs: dict[str, Any]) -> Rows:
 
 def test_a_full_chunk_of_the_notebooks_jobs_is_bound_by_their_number() -> None:
     """They are quick and small."""
-    load = loads(rows_of(NOTEBOOK))[:, 0] * MAX_CHUNK_JOBS
+    load = measure_loads(rows_of(NOTEBOOK))[:, 0] * MAX_CHUNK_JOBS
     assert load[JOBS] == 1
     assert load.max() == 1
 
@@ -33,19 +33,19 @@ def test_a_full_chunk_of_the_notebooks_jobs_is_bound_by_their_number() -> None:
 )
 def test_harder_work_is_predicted_to_take_longer(slower: dict[str, Any]) -> None:
     """And `exact`, which makes no steps, to be the quickest."""
-    notebook, exact = (loads(rows_of(job))[SECONDS, 0] for job in (NOTEBOOK, {**NOTEBOOK, "optimizer": "exact"}))
-    assert exact < notebook < loads(rows_of({**NOTEBOOK, **slower}))[SECONDS, 0]
+    notebook, exact = (measure_loads(rows_of(job))[SECONDS, 0] for job in (NOTEBOOK, {**NOTEBOOK, "optimizer": "exact"}))
+    assert exact < notebook < measure_loads(rows_of({**NOTEBOOK, **slower}))[SECONDS, 0]
 
 
 def test_an_exact_fit_has_no_trace() -> None:
     """Whatever trace the job asks for."""
-    assert loads(rows_of({**NOTEBOOK, "optimizer": "exact", "trace": "full"}))[TRACES, 0] == 0
+    assert measure_loads(rows_of({**NOTEBOOK, "optimizer": "exact", "trace": "full"}))[TRACES, 0] == 0
 
 
 def test_a_shared_sample_set_is_counted_once_but_takes_every_job_its_time() -> None:
     """The payload is shared, the work is not."""
     own = rows_of({**EXPLICIT, "loss": "huber"}, {**EXPLICIT, "loss": "huber", "lr": 0.1})
-    both = loads(own), loads(shared(own))
+    both = measure_loads(own), measure_loads(share_sets(own))
     assert [list(load[SAMPLES] > 0) for load in both] == [[True, True], [True, False]]
     assert both[0][SECONDS].tolist() == both[1][SECONDS].tolist()
 
@@ -62,4 +62,4 @@ def test_a_shared_sample_set_is_counted_once_but_takes_every_job_its_time() -> N
 )
 def test_only_chunks_that_are_small_in_everything_are_fitted_with_others(jobs: list[dict[str, Any]], small: bool) -> None:
     """A full batch of them is no more than a full chunk."""
-    assert fits_with_others(rows_of(*jobs)) == small
+    assert is_small(rows_of(*jobs)) == small

@@ -9,7 +9,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fitq.submitting.sample_sets import shared
+from fitq.submitting.sample_sets import share_sets
 from fitq_shared.jobs.frames import JOB_SCHEMA, SETS_SCHEMA, jobs_batch
 from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.rows import Rows, joined
@@ -53,7 +53,7 @@ def test_every_job_keeps_its_samples_to_the_bit(batches: list[list[Set]], start:
     """However often rows are shared, joined and cut."""
     given_rows = [jobs_on(batch) for batch in batches]
     expected = [text for rows in given_rows for text in sets_of(rows)]
-    rows = shared(joined([shared(rows) for rows in given_rows]))
+    rows = share_sets(joined([share_sets(rows) for rows in given_rows]))
     assert sets_of(rows) == expected
     start = min(start, len(expected) - 1)
     assert sets_of(rows.slice(start)) == expected[start:]
@@ -63,13 +63,13 @@ def test_every_job_keeps_its_samples_to_the_bit(batches: list[list[Set]], start:
 def test_sets_are_shared_when_at_most_half_of_them_differ() -> None:
     """Otherwise the rows stay as they are."""
     some: list[Set] = [([1.0, 2.0], [float(number), 5.0], None) for number in range(4)]
-    rows = shared(jobs_on(some * 2))
+    rows = share_sets(jobs_on(some * 2))
     assert rows.sets is not None
     assert len(rows.sets) == 4
     assert rows.frame["sample_set"].to_pylist() == [0, 1, 2, 3] * 2
     assert [rows.frame[name].null_count for name in SETS_SCHEMA.names] == [8, 8, 8]
     mostly_different = jobs_on([*some, some[0]])
-    assert shared(mostly_different) is mostly_different
+    assert share_sets(mostly_different) is mostly_different
 
 
 def test_sets_that_differ_in_one_value_that_no_probe_sees_are_told_apart() -> None:
@@ -77,7 +77,7 @@ def test_sets_that_differ_in_one_value_that_no_probe_sees_are_told_apart() -> No
     x = np.linspace(0, 1, 1000).tolist()
     other = [*x]
     other[1] = np.nextafter(other[1], 2)
-    rows = shared(jobs_on([(x, x, None)] * 5 + [(other, x, None)]))
+    rows = share_sets(jobs_on([(x, x, None)] * 5 + [(other, x, None)]))
     assert rows.sets is not None
     assert rows.frame["sample_set"].to_pylist() == [0] * 5 + [1]
 
@@ -85,7 +85,7 @@ def test_sets_that_differ_in_one_value_that_no_probe_sees_are_told_apart() -> No
 def test_a_set_that_comes_again_later_is_recognised() -> None:
     """Joining shared rows and sharing them again leaves each set once."""
     one: Set = ([1.0, 2.0], [3.0, 4.0], [1.0, 0.5])
-    rows = shared(joined([shared(jobs_on([one] * 3)), shared(jobs_on([one] * 2))]))
+    rows = share_sets(joined([share_sets(jobs_on([one] * 3)), share_sets(jobs_on([one] * 2))]))
     assert rows.sets is not None
     assert rows.sets.to_pylist() == [{"x": one[0], "y": one[1], "weights": one[2]}]
 
@@ -93,7 +93,7 @@ def test_a_set_that_comes_again_later_is_recognised() -> None:
 def test_a_part_takes_only_the_sets_it_refers_to() -> None:
     """What is not needed is not shipped."""
     some: list[Set] = [([float(number)], [0.0], None) for number in range(3)]
-    part = shared(jobs_on([set_ for set_ in some for _ in range(2)])).slice(3, 3)
+    part = share_sets(jobs_on([set_ for set_ in some for _ in range(2)])).slice(3, 3)
     assert part.sets is not None
     assert part.sets["x"].to_pylist() == [[1.0], [2.0]]
     assert part.frame["sample_set"].to_pylist() == [0, 1, 1]

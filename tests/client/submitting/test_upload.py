@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import redis
 from click.testing import Result
 
 from fitq import readers
@@ -22,11 +23,11 @@ from fitq.submitting.planner import plan
 from fitq_shared.errors import DifferentContent, ServerFull, SubmissionNotFound
 from fitq_shared.jobs.frames import JOB_SCHEMA, decode
 from fitq_shared.jobs.job import Samples
-from fitq_shared.jobs.rows import Rows
 from fitq_shared.settings import Settings
+from fitq_shared.store.fitting import FittingStore
 from fitq_shared.store.keys import SubmissionKeys
 from fitq_shared.store.payload import payload_of
-from fitq_shared.store.store import Store
+from fitq_shared.store.submitting import SubmittingStore
 
 KILL_DEADLINE_SECONDS = 60
 
@@ -41,24 +42,24 @@ def jobs(count: int = 20_000) -> Iterator[pa.RecordBatch]:
     return readers.generated([1.0, 2.0], count)
 
 
-def stored_indexes(store: Store, submission: str) -> list[int]:
+def stored_indexes(fitting: FittingStore, submission: str) -> list[int]:
     """The places in the input of all jobs that wait in the store, sorted."""
     found: list[int] = []
-    for chunk in store.index(submission):
-        claim = store.claim(submission, chunk.chunk, "test")
+    for chunk in fitting.index(submission):
+        claim = fitting.claim(submission, chunk.number, "test")
         assert claim is not None
-        found += decode(claim.jobs, JOB_SCHEMA)["index"].to_pylist()
+        found += decode(claim.jobs_frame, JOB_SCHEMA)["index"].to_pylist()
     return sorted(found)
 
 
-def test_the_same_jobs_under_the_same_key_are_one_submission(client: Client, store: Store) -> None:
+def test_the_same_jobs_under_the_same_key_are_one_submission(client: Client, fitting: FittingStore) -> None:
     """Nothing is stored twice, and the submission that there is comes back."""
     first = client.submit(jobs(), key="sweep")
     again = client.submit(jobs(), key="sweep")
     assert again.id == first.id
     assert [manifest.id for manifest in client.submissions()] == [first.id]
     assert client.submit(jobs(), key="other").id != first.id
-    assert stored_indexes(store, first.id) == list(range(20_000))
+    assert stored_indexes(fitting, first.id) == list(range(20_000))
 
 
 @pytest.mark.parametrize(
@@ -93,30 +94,34 @@ def test_a_submission_that_is_not_there_cannot_be_resumed(client: Client) -> Non
     assert client.submissions() == []
 
 
-def test_an_upload_that_a_full_server_stopped_is_resumed(client: Client, store: Store) -> None:
+def test_an_upload_that_a_full_server_stopped_is_resumed(
+    client: Client, fitting: FittingStore, redis_client: redis.Redis
+) -> None:
     """The submission stays open, the error says how to go on, and going on adds what is missing."""
 
     def batches() -> Iterator[pa.RecordBatch]:
         for number, batch in enumerate(jobs()):
             if number == 3:
-                store.redis.config_set("maxmemory", 1)
+                redis_client.config_set("maxmemory", 1)
             yield batch
 
     try:
         with pytest.raises(ServerFull, match=r"stays open: submit with --resume") as caught:
             client.submit(batches())
     finally:
-        store.redis.config_set("maxmemory", 0)
+        redis_client.config_set("maxmemory", 0)
     (manifest,) = client.submissions()
     assert (manifest.state, f"--resume {manifest.id}" in str(caught.value)) == ("open", True)
 
     resumed = client.submit(jobs(), resume=manifest.id)
 
     assert (resumed.status().state, resumed.status().jobs) == ("closed", 20_000)
-    assert stored_indexes(store, resumed.id) == list(range(20_000))
+    assert stored_indexes(fitting, resumed.id) == list(range(20_000))
 
 
-def test_an_upload_whose_client_was_killed_is_resumed(fitq: Callable[..., Result], store: Store, settings: Settings) -> None:
+def test_an_upload_whose_client_was_killed_is_resumed(
+    fitq: Callable[..., Result], store: SubmittingStore, fitting: FittingStore, settings: Settings
+) -> None:
     """kill -9 in the middle: the id was printed first, and every job is there once in the end."""
     arguments = ["submit", "--polynomial", "1,2,3", "--count", "400000"]
     environment = os.environ | {"FITQ_REDIS_URL": settings.redis_url, "FITQ_NAMESPACE": settings.namespace}
@@ -136,7 +141,7 @@ def test_an_upload_whose_client_was_killed_is_resumed(fitq: Callable[..., Result
 
     assert (result.exit_code, result.stdout.strip()) == (0, submission)
     assert store.manifest(submission).state == "closed"
-    assert stored_indexes(store, submission) == list(range(400_000))
+    assert stored_indexes(fitting, submission) == list(range(400_000))
 
 
 def test_different_content_is_bad_input_on_the_command_line(fitq: Callable[..., Result], tmp_path: Path) -> None:
@@ -152,79 +157,83 @@ def test_different_content_is_bad_input_on_the_command_line(fitq: Callable[..., 
     assert fitq("submit", file, "--key", "k", "--resume", "x").exit_code == 2
 
 
-def test_results_that_can_never_have_room_are_refused_at_once(client: Client, store: Store) -> None:
+def test_results_that_can_never_have_room_are_refused_at_once(client: Client, redis_client: redis.Redis) -> None:
     """With numbers: what is used, the limit, what the results take."""
-    store.redis.config_set("maxmemory", store.redis.info("memory")["used_memory"] + 20 * 2**20)
+    redis_client.config_set("maxmemory", redis_client.info("memory")["used_memory"] + 20 * 2**20)
     try:
         with pytest.raises(ServerFull, match=r"no room for more jobs: \d+ MiB of \d+ MiB .* the results of [\d,]+ jobs"):
             client.submit(readers.generated([1.0], 200_000, Samples(count=5)))
     finally:
-        store.redis.config_set("maxmemory", 0)
+        redis_client.config_set("maxmemory", 0)
 
 
 def test_an_upload_waits_for_room_and_stops_when_nothing_is_fitted(
-    client: Client, store: Store, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
 ) -> None:
     """Jobs would have room once others are fitted, but no worker runs."""
     monkeypatch.setattr(admission, "PATIENCE_SECONDS", 1.0)
     monkeypatch.setattr(admission, "CHECK_BYTES", 1)
     random_samples = [{"x": [float(n), 0.5, 1 / 3], "y": [n / 7] * 3, "trace": "none"} for n in range(5000)]
     batches = list(readers.from_jobs(random_samples * 8))
-    results = sum(admission.result_bytes(Rows(chunk.frame, chunk.sets)) for chunk in plan(batches))
+    results = sum(map(admission.result_bytes, plan(batches)))
     room = int(results / (1 - admission.RESERVE)) + 2**20
-    store.redis.config_set("maxmemory", store.redis.info("memory")["used_memory"] + room)
+    redis_client.config_set("maxmemory", redis_client.info("memory")["used_memory"] + room)
     try:
         with pytest.raises(ServerFull, match=r"nothing was fitted in 1 s: is a worker running"):
             client.submit(iter(batches))
     finally:
-        store.redis.config_set("maxmemory", 0)
+        redis_client.config_set("maxmemory", 0)
 
 
-def test_what_an_earlier_upload_has_stored_needs_room_as_well(client: Client, store: Store) -> None:
+def test_what_an_earlier_upload_has_stored_needs_room_as_well(
+    client: Client, store: SubmittingStore, redis_client: redis.Redis
+) -> None:
     """One more chunk would have room, were it not for the results of those that are there and not fitted yet."""
     submission = client.submit(readers.generated([1.0], 60_000))
-    chunks = [(Rows(chunk.frame, chunk.sets), chunk.number) for chunk in plan(readers.generated([1.0], 60_000))]
+    chunks = list(plan(readers.generated([1.0], 60_000)))
     resumed = admission.Admission(store, submission.status())
-    for rows, number in chunks:
-        resumed.count(rows, payload_of(number, rows))
-    last = payload_of(chunks[-1][1], chunks[-1][0])
-    store.redis.config_set("maxmemory", store.redis.info("memory")["used_memory"] + 20 * 2**20)
+    for chunk, rows in enumerate(chunks):
+        resumed.count(rows, payload_of(chunk, rows))
+    last = payload_of(len(chunks) - 1, chunks[-1])
+    redis_client.config_set("maxmemory", redis_client.info("memory")["used_memory"] + 20 * 2**20)
     try:
         with pytest.raises(ServerFull, match="the results of 60,000 jobs"):
             resumed.wait_for_room(last)
         alone = admission.Admission(store, submission.status())
-        alone.count(chunks[0][0], last)
+        alone.count(chunks[0], last)
         alone.wait_for_room(last)
     finally:
-        store.redis.config_set("maxmemory", 0)
+        redis_client.config_set("maxmemory", 0)
 
 
-def test_a_job_is_found_by_its_id(client: Client, store: Store) -> None:
+def test_a_job_is_found_by_its_id(client: Client, store: SubmittingStore) -> None:
     """In one step: the chunk that has it, and none for an id that no job has."""
     submission = client.submit(jobs()).id
     for chunk in store.index(submission):
         for name in (chunk.first, chunk.last):
-            assert chunk.chunk in store.chunks_with_id(submission, str(name))
+            assert chunk.number in store.chunks_with_id(submission, str(name))
     assert store.chunks_with_id(submission, "no such job") == []
     found = [store.chunks_with_id(submission, str(number)) for number in range(0, 20_000, 7)]
     assert sum(len(chunks) for chunks in found) <= len(found) + 1  # a wrong one once in millions
 
 
-def test_chunks_that_share_a_sample_set_store_it_once(client: Client, store: Store) -> None:
+def test_chunks_that_share_a_sample_set_store_it_once(
+    client: Client, store: SubmittingStore, fitting: FittingStore, redis_client: redis.Redis
+) -> None:
     """A sweep over one large set: its bytes are in the server once, and every claim has them."""
     x = [n / 100 for n in range(2000)]
     sweep = ({"x": x, "y": [value**2 for value in x], "lr": 0.01 + n * 1e-6} for n in range(3000))
     submission = client.submit(sweep).id
     names = SubmissionKeys(store.settings.namespace, submission)
-    assert store.redis.scard(names.sets) == 1
+    assert redis_client.scard(names.sets) == 1
     assert len(store.index(submission)) > 1
-    claims = [store.claim(submission, chunk.chunk, "test") for chunk in store.index(submission)]
-    assert len({claim.sets for claim in claims if claim is not None and claim.sets is not None}) == 1
-    assert all(claim is not None and claim.sets is not None for claim in claims)
+    claims = [fitting.claim(submission, chunk.number, "test") for chunk in store.index(submission)]
+    assert len({claim.sets_frame for claim in claims if claim is not None and claim.sets_frame is not None}) == 1
+    assert all(claim is not None and claim.sets_frame is not None for claim in claims)
 
 
 def test_the_same_jobs_have_the_same_digest() -> None:
     """In another process as well: nothing but the jobs goes into it."""
-    digests = [[payload_of(chunk.number, Rows(chunk.frame, chunk.sets)).digest for chunk in plan(jobs())] for _ in range(2)]
+    digests = [[payload_of(chunk, rows).digest for chunk, rows in enumerate(plan(jobs()))] for _ in range(2)]
     assert digests[0] == digests[1]
     assert len(set(digests[0])) == len(digests[0])

@@ -13,16 +13,18 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import redis
 from pyarrow import fs
 
 from fitq_shared.errors import ResultsUnreachable
 from fitq_shared.settings import Settings
+from fitq_shared.store.fitting import Commit, FittingStore
 from fitq_shared.store.frame_files import FrameFiles
 from fitq_shared.store.payload import Payload
-from fitq_shared.store.store import Commit, Store
+from fitq_shared.store.submitting import SubmittingStore
 
 LANE = "fitq.interactive"
-COMMIT = Commit(b"results", b"traces", jobs=3, seconds=0.5, statuses={"converged": 3}, attempt=1)
+COMMIT = Commit(b"results", b"traces", job_count=3, seconds=0.5, statuses={"converged": 3}, attempt=1)
 START_SECONDS = 60
 
 
@@ -72,72 +74,77 @@ def results_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def files_store(settings: Settings, results_url: str) -> Store:
+def files_store(settings: Settings, results_url: str) -> SubmittingStore:
     """A store of somebody who wants results in files, with an open submission of two chunks."""
-    store = Store(msgspec.structs.replace(settings, results_url=results_url))
+    store = SubmittingStore(msgspec.structs.replace(settings, results_url=results_url))
     store.open("sub", "test")
     for chunk in (0, 1):
         store.add_chunk("sub", Payload(chunk, b"frame %d" % chunk, 3, 0, 2), LANE)
     return store
 
 
-def keys_of(store: Store, kind: str) -> list[bytes]:
-    return list(store.redis.scan_iter(f"{store.settings.namespace}:*:{kind}:*"))
+def keys_of(redis_client: redis.Redis, settings: Settings, kind: str) -> list[bytes]:
+    return list(redis_client.scan_iter(f"{settings.namespace}:*:{kind}:*"))
 
 
-def test_frames_are_in_files_and_readers_find_them_without_settings(files_store: Store, settings: Settings) -> None:
+def test_frames_are_in_files_and_readers_find_them_without_settings(
+    files_store: SubmittingStore, store: SubmittingStore, fitting: FittingStore, redis_client: redis.Redis
+) -> None:
     """The manifest says where; Redis has neither results nor traces, and jobs are gone as always."""
-    plain = Store(settings)
-    plain.claim("sub", 1, "a")
-    assert plain.commit("sub", 1, COMMIT)
-    assert (plain.result_frame("sub", 1), plain.trace_frame("sub", 1)) == (b"results", b"traces")
-    assert plain.result_frames("sub", [0, 1]) == [None, b"results"]
-    assert keys_of(plain, "results") == keys_of(plain, "traces") == []
-    assert len(keys_of(plain, "jobs")) == 1
+    fitting.claim("sub", 1, "a")
+    assert fitting.commit("sub", 1, COMMIT)
+    assert (store.result_frame("sub", 1), store.trace_frame("sub", 1)) == (b"results", b"traces")
+    assert store.result_frames("sub", [0, 1]) == [None, b"results"]
+    found = {kind: len(keys_of(redis_client, store.settings, kind)) for kind in ("jobs", "results", "traces")}
+    assert found == {"jobs": 1, "results": 0, "traces": 0}
     assert files_store.manifest("sub").statuses == {"converged": 3}
-    memory, files = plain.size("sub")
+    memory, files = store.size("sub")
     assert (memory > 0, files) == (True, len(b"results" + b"traces"))
 
 
-def test_a_second_commit_of_a_chunk_is_dropped_with_its_files(files_store: Store) -> None:
+def test_a_second_commit_of_a_chunk_is_dropped_with_its_files(files_store: SubmittingStore, fitting: FittingStore) -> None:
     """The first one stays what readers get; nothing of the second is left."""
-    assert files_store.commit("sub", 0, COMMIT)
-    assert not files_store.commit("sub", 0, COMMIT._replace(results=b"other", attempt=2))
+    assert fitting.commit("sub", 0, COMMIT)
+    assert not fitting.commit("sub", 0, COMMIT._replace(results=b"other", attempt=2))
     assert files_store.result_frame("sub", 0) == b"results"
     files = files_store.files("sub")
     assert files is not None
     assert files.read("results", 0, 2) is None
 
 
-def test_a_commit_whose_answer_was_lost_keeps_its_files(files_store: Store) -> None:
+def test_a_commit_whose_answer_was_lost_keeps_its_files(files_store: SubmittingStore, fitting: FittingStore) -> None:
     """It is repeated, finds itself committed, and must not take its own files for left-overs."""
-    assert files_store.commit("sub", 0, COMMIT)
-    assert not files_store.commit("sub", 0, COMMIT)
+    assert fitting.commit("sub", 0, COMMIT)
+    assert not fitting.commit("sub", 0, COMMIT)
     assert files_store.result_frame("sub", 0) == b"results"
 
 
-def test_a_chunk_without_traces_has_no_trace_file(files_store: Store) -> None:
+def test_a_chunk_without_traces_has_no_trace_file(files_store: SubmittingStore, fitting: FittingStore) -> None:
     """No empty files are kept."""
-    files_store.commit("sub", 0, COMMIT._replace(traces=b""))
+    fitting.commit("sub", 0, COMMIT._replace(traces=b""))
     assert files_store.trace_frame("sub", 0) is None
 
 
-def test_deleting_a_submission_removes_its_files(files_store: Store, results_url: str) -> None:
+def test_deleting_a_submission_removes_its_files(
+    files_store: SubmittingStore, results_url: str, fitting: FittingStore, redis_client: redis.Redis
+) -> None:
     """And those of no other one."""
-    files_store.commit("sub", 0, COMMIT)
+    fitting.commit("sub", 0, COMMIT)
     other = FrameFiles(results_url, "other")
     other.write("results", 0, 1, b"stays")
     files_store.delete("sub")
     assert FrameFiles(results_url, "sub").size() == 0
     assert other.read("results", 0, 1) == b"stays"
-    assert list(files_store.redis.scan_iter(f"{files_store.settings.namespace}:{{sub}}*")) == []
+    assert list(redis_client.scan_iter(f"{files_store.settings.namespace}:{{sub}}*")) == []
 
 
-def test_a_commit_that_comes_after_the_deletion_leaves_no_file(files_store: Store, results_url: str) -> None:
+def test_a_commit_that_comes_after_the_deletion_leaves_no_file(
+    files_store: SubmittingStore, results_url: str, fitting: FittingStore
+) -> None:
     """The worker had the chunk already, and learns of the deletion when it has written."""
-    files_store.commit("sub", 0, COMMIT)
+    fitting.commit("sub", 0, COMMIT)
     files_store.delete("sub")
-    assert not files_store.commit("sub", 1, COMMIT)
+    assert not fitting.commit("sub", 1, COMMIT)
     assert FrameFiles(results_url, "sub").size() == 0
 
 
@@ -149,24 +156,24 @@ def test_a_folder_holds_nothing_but_whole_frames(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "sub").iterdir()) == ["results-3-1.arrow", "traces-3-1.arrow"]
 
 
-def test_a_place_without_room_keeps_the_chunk_uncommitted(settings: Settings, tmp_path: Path) -> None:
+def test_a_place_without_room_keeps_the_chunk_uncommitted(settings: Settings, fitting: FittingStore, tmp_path: Path) -> None:
     """It can be committed once there is room."""
     blocked = tmp_path / "results"
     blocked.write_text("a file is in the way")
-    store = Store(msgspec.structs.replace(settings, results_url=blocked.as_uri()))
+    store = SubmittingStore(msgspec.structs.replace(settings, results_url=blocked.as_uri()))
     store.open("sub", "")
     store.add_chunk("sub", Payload(0, b"frame", 3, 0, 2), LANE)
     with pytest.raises(ResultsUnreachable, match=r"results at file://.*space"):
-        store.commit("sub", 0, COMMIT)
+        fitting.commit("sub", 0, COMMIT)
     assert store.manifest("sub").done_chunks == 0
     blocked.unlink()
-    assert store.commit("sub", 0, COMMIT)
+    assert fitting.commit("sub", 0, COMMIT)
 
 
 @pytest.mark.parametrize("url", ["results", "file://relative/results", "gopher://host/results"])
 def test_a_url_that_leads_nowhere_is_refused_before_anything_is_submitted(settings: Settings, url: str) -> None:
     """A worker would find out only after the first fits."""
-    store = Store(msgspec.structs.replace(settings, results_url=url))
+    store = SubmittingStore(msgspec.structs.replace(settings, results_url=url))
     with pytest.raises(ResultsUnreachable, match=f"results at {url} cannot be reached .*FITQ_RESULTS_URL"):
         store.open("sub", "")
     assert store.manifests() == []

@@ -13,19 +13,21 @@ import redis
 from fitq_shared.errors import DifferentContent, ServerFull, ServerUnreachable, SubmissionNotFound
 from fitq_shared.settings import Settings
 from fitq_shared.store import reader
-from fitq_shared.store.keys import SubmissionKeys
+from fitq_shared.store import stranded as stranded_module
+from fitq_shared.store.fitting import Claim, Commit, FittingStore
+from fitq_shared.store.keys import SubmissionKeys, submissions
 from fitq_shared.store.payload import Payload
-from fitq_shared.store.reader import Enqueued
-from fitq_shared.store.store import Claim, Commit, Store
+from fitq_shared.store.stranded import StrandedChunks, WaitingChunk
+from fitq_shared.store.submitting import SubmittingStore
 
 LANE = "fitq.interactive"
 COMMIT = Commit(
-    results=b"results", traces=b"traces", jobs=3, seconds=0.5, statuses={"converged": 2, "diverged": 1}, attempt=1
+    results=b"results", traces=b"traces", job_count=3, seconds=0.5, statuses={"converged": 2, "diverged": 1}, attempt=1
 )
 
 
 @pytest.fixture
-def submission(store: Store) -> str:
+def submission(store: SubmittingStore) -> str:
     """An open submission of two chunks with three jobs each."""
     store.open("sub", "jobs.jsonl")
     for chunk in (0, 1):
@@ -33,53 +35,57 @@ def submission(store: Store) -> str:
     return "sub"
 
 
-def test_an_open_submission_counts_the_jobs_and_chunks_added(store: Store, submission: str) -> None:
+def test_an_open_submission_counts_the_jobs_and_chunks_added(store: SubmittingStore, submission: str) -> None:
     """The manifest says what was submitted, before anything is fitted."""
     manifest = store.manifest(submission)
     assert (manifest.source, manifest.state, manifest.jobs, manifest.chunks) == ("jobs.jsonl", "open", 6, 2)
     assert (manifest.done_jobs, manifest.started_at, manifest.finished) == (0, None, False)
 
 
-def test_adding_a_chunk_twice_counts_it_once(store: Store, submission: str) -> None:
+def test_adding_a_chunk_twice_counts_it_once(store: SubmittingStore, submission: str) -> None:
     """A command that the Redis client repeats because its answer was lost changes nothing."""
     store.add_chunk(submission, Payload(1, b"frame 1", 3, 0, 2), LANE)
     assert (store.manifest(submission).jobs, store.manifest(submission).chunks) == (6, 2)
 
 
-def test_another_chunk_of_the_same_number_is_refused(store: Store, submission: str) -> None:
+def test_another_chunk_of_the_same_number_is_refused(store: SubmittingStore, submission: str, fitting: FittingStore) -> None:
     """Two clients that fill one submission with different jobs do not mix them, even when the first ones are fitted."""
-    store.commit(submission, 1, COMMIT)
+    fitting.commit(submission, 1, COMMIT)
     with pytest.raises(DifferentContent, match=r"jobs 7 to 9 of the input .*fitq delete sub"):
         store.add_chunk(submission, Payload(1, b"other", 3, 7, 9), LANE)
     with pytest.raises(DifferentContent):
         store.add_chunk(submission, Payload(0, b"other", 3, 0, 2), LANE)
-    assert store.claim(submission, 0, "a") == Claim(b"frame 0", 1)
+    assert fitting.claim(submission, 0, "a") == Claim(b"frame 0", 1)
     store.add_chunk(submission, Payload(1, b"frame 1", 3, 0, 2), LANE)
     assert (store.manifest(submission).jobs, store.manifest(submission).chunks) == (6, 2)
 
 
-def test_a_commit_removes_the_jobs_and_says_which_attempt_it_was(store: Store, submission: str) -> None:
+def test_a_commit_removes_the_jobs_and_says_which_attempt_it_was(
+    store: SubmittingStore, submission: str, fitting: FittingStore, redis_client: redis.Redis
+) -> None:
     """Jobs are not needed once their results are there, and the memory of the server is."""
     names = SubmissionKeys(store.settings.namespace, submission)
-    store.commit(submission, 0, COMMIT._replace(attempt=2))
-    assert (store.redis.exists(names.jobs(0)), store.redis.exists(names.jobs(1))) == (0, 1)
-    ((_, entry),) = cast("list[tuple[bytes, dict[bytes, bytes]]]", store.redis.xrange(names.log))
+    fitting.commit(submission, 0, COMMIT._replace(attempt=2))
+    assert (redis_client.exists(names.jobs(0)), redis_client.exists(names.jobs(1))) == (0, 1)
+    ((_, entry),) = cast("list[tuple[bytes, dict[bytes, bytes]]]", redis_client.xrange(names.log))
     assert entry == {b"chunk": b"0", b"jobs": b"3", b"attempt": b"2"}
 
 
-def test_the_size_of_a_submission_falls_when_its_jobs_are_fitted(store: Store) -> None:
+def test_the_size_of_a_submission_falls_when_its_jobs_are_fitted(
+    store: SubmittingStore, fitting: FittingStore, redis_client: redis.Redis
+) -> None:
     """It is what the server itself says of all its keys."""
     store.open("sub", "")
     store.add_chunk("sub", Payload(0, bytes(100_000), 3, 0, 2), LANE)
     assert store.size("sub")[0] > 100_000
-    store.commit("sub", 0, COMMIT._replace(results=bytes(10_000)))
+    fitting.commit("sub", 0, COMMIT._replace(results=bytes(10_000)))
     assert 10_000 < store.size("sub")[0] < 100_000
     assert store.size("sub")[1] == 0
-    names = store.redis.scan_iter(f"{store.settings.namespace}:{{sub}}:*")
-    assert store.size("sub")[0] == sum(store.redis.memory_usage(name) or 0 for name in names)
+    names = redis_client.scan_iter(f"{store.settings.namespace}:{{sub}}:*")
+    assert store.size("sub")[0] == sum(redis_client.memory_usage(name) or 0 for name in names)
 
 
-def test_a_chunk_cannot_be_added_to_a_deleted_submission(store: Store, submission: str) -> None:
+def test_a_chunk_cannot_be_added_to_a_deleted_submission(store: SubmittingStore, submission: str) -> None:
     """A submission deleted while it is being filled does not come back as half a manifest."""
     store.delete(submission)
     with pytest.raises(SubmissionNotFound, match="'sub'"):
@@ -87,163 +93,198 @@ def test_a_chunk_cannot_be_added_to_a_deleted_submission(store: Store, submissio
     assert store.manifests() == []
 
 
-def test_a_claim_hands_out_the_job_frame_and_counts_attempts(store: Store, submission: str) -> None:
+def test_a_claim_hands_out_the_job_frame_and_counts_attempts(
+    store: SubmittingStore, submission: str, fitting: FittingStore
+) -> None:
     """A worker gets back the chunk that it holds already, as a further attempt."""
-    assert store.claim(submission, 1, "a") == Claim(b"frame 1", 1)
-    assert store.claim(submission, 1, "a") == Claim(b"frame 1", 2)
+    assert fitting.claim(submission, 1, "a") == Claim(b"frame 1", 1)
+    assert fitting.claim(submission, 1, "a") == Claim(b"frame 1", 2)
     assert store.manifest(submission).started_at is not None
 
 
-def test_a_claimed_chunk_is_refused_to_other_workers(store: Store, submission: str) -> None:
+def test_a_claimed_chunk_is_refused_to_other_workers(submission: str, fitting: FittingStore) -> None:
     """Only one worker fits a chunk at a time, and a refusal is no attempt."""
-    store.claim(submission, 0, "a")
-    assert store.claim(submission, 0, "b") is None
-    assert store.claim(submission, 0, "a") == Claim(b"frame 0", 2)
+    fitting.claim(submission, 0, "a")
+    assert fitting.claim(submission, 0, "b") is None
+    assert fitting.claim(submission, 0, "a") == Claim(b"frame 0", 2)
 
 
-def test_the_chunk_of_a_worker_that_stopped_renewing_can_be_claimed(store: Store, submission: str) -> None:
+def test_the_chunk_of_a_worker_that_stopped_renewing_can_be_claimed(
+    store: SubmittingStore, submission: str, fitting: FittingStore, redis_client: redis.Redis
+) -> None:
     """The claim is a lease that expires by itself."""
     lease = SubmissionKeys(store.settings.namespace, submission).lease(0)
-    store.claim(submission, 0, "a")
-    assert 0 < store.redis.ttl(lease) <= store.settings.lease_seconds
-    store.redis.delete(lease)  # as its expiry does
-    assert store.claim(submission, 0, "b") == Claim(b"frame 0", 2)
-    assert not store.renew(submission, 0, "a")
+    fitting.claim(submission, 0, "a")
+    assert 0 < redis_client.ttl(lease) <= store.settings.lease_seconds
+    redis_client.delete(lease)  # as its expiry does
+    assert fitting.claim(submission, 0, "b") == Claim(b"frame 0", 2)
+    assert not fitting.renew(submission, 0, "a")
 
 
-def test_only_the_holder_renews_a_claim(store: Store, submission: str) -> None:
+def test_only_the_holder_renews_a_claim(
+    store: SubmittingStore, submission: str, fitting: FittingStore, redis_client: redis.Redis
+) -> None:
     """Renewing starts the lease again."""
     lease = SubmissionKeys(store.settings.namespace, submission).lease(0)
-    store.claim(submission, 0, "a")
-    store.redis.expire(lease, 1)
-    assert not store.renew(submission, 0, "b")
-    assert store.redis.ttl(lease) <= 1
-    assert store.renew(submission, 0, "a")
-    assert store.redis.ttl(lease) > 1
+    fitting.claim(submission, 0, "a")
+    redis_client.expire(lease, 1)
+    assert not fitting.renew(submission, 0, "b")
+    assert redis_client.ttl(lease) <= 1
+    assert fitting.renew(submission, 0, "a")
+    assert redis_client.ttl(lease) > 1
 
 
-def test_a_commit_stores_the_frames_and_counts_the_fits(store: Store, submission: str) -> None:
+def test_a_commit_stores_the_frames_and_counts_the_fits(
+    store: SubmittingStore, submission: str, fitting: FittingStore
+) -> None:
     """After a commit the chunk is done and nobody may claim it."""
-    store.claim(submission, 1, "a")
-    assert store.commit(submission, 1, COMMIT)
+    fitting.claim(submission, 1, "a")
+    assert fitting.commit(submission, 1, COMMIT)
     assert (store.result_frame(submission, 1), store.trace_frame(submission, 1)) == (b"results", b"traces")
     manifest = store.manifest(submission)
     assert (manifest.done_jobs, manifest.done_chunks, manifest.fit_seconds) == (3, 1, 0.5)
     assert manifest.statuses == {"converged": 2, "diverged": 1}
     assert list(store.committed_chunks(submission)) == [1]
-    assert store.claim(submission, 1, "a") is None
+    assert fitting.claim(submission, 1, "a") is None
 
 
-def test_a_second_commit_of_a_chunk_is_dropped(store: Store, submission: str) -> None:
+def test_a_second_commit_of_a_chunk_is_dropped(store: SubmittingStore, submission: str, fitting: FittingStore) -> None:
     """The first result counts; a later one changes nothing."""
-    store.commit(submission, 0, COMMIT)
-    assert not store.commit(submission, 0, COMMIT._replace(results=b"other", statuses={"error": 3}))
+    fitting.commit(submission, 0, COMMIT)
+    assert not fitting.commit(submission, 0, COMMIT._replace(results=b"other", statuses={"error": 3}))
     assert store.result_frame(submission, 0) == b"results"
     assert store.manifest(submission).statuses == {"converged": 2, "diverged": 1}
     assert list(store.committed_chunks(submission)) == [0]
 
 
-def test_a_chunk_without_traces_has_no_trace_frame(store: Store, submission: str) -> None:
+def test_a_chunk_without_traces_has_no_trace_frame(store: SubmittingStore, submission: str, fitting: FittingStore) -> None:
     """No empty frames are kept."""
-    store.commit(submission, 0, COMMIT._replace(traces=b""))
+    fitting.commit(submission, 0, COMMIT._replace(traces=b""))
     assert store.trace_frame(submission, 0) is None
 
 
-def test_a_submission_finishes_with_its_last_commit_once_it_is_closed(store: Store, submission: str) -> None:
+def test_a_submission_finishes_with_its_last_commit_once_it_is_closed(
+    store: SubmittingStore, submission: str, fitting: FittingStore
+) -> None:
     """Neither closing alone nor the commits alone end it."""
-    store.commit(submission, 0, COMMIT)
+    fitting.commit(submission, 0, COMMIT)
     store.close(submission)
     assert not store.manifest(submission).finished
-    store.commit(submission, 1, COMMIT)
+    fitting.commit(submission, 1, COMMIT)
     assert store.manifest(submission).finished
 
 
-def test_a_submission_finishes_when_it_is_closed_after_its_last_commit(store: Store, submission: str) -> None:
+def test_a_submission_finishes_when_it_is_closed_after_its_last_commit(
+    store: SubmittingStore, submission: str, fitting: FittingStore
+) -> None:
     """Workers may be faster than the client that submits."""
-    store.commit(submission, 0, COMMIT)
-    store.commit(submission, 1, COMMIT)
+    fitting.commit(submission, 0, COMMIT)
+    fitting.commit(submission, 1, COMMIT)
     assert not store.manifest(submission).finished
     store.close(submission)
     assert store.manifest(submission).finished
 
 
-def test_a_deleted_submission_leaves_no_key_behind(store: Store, submission: str) -> None:
+def test_a_deleted_submission_leaves_no_key_behind(
+    store: SubmittingStore, submission: str, fitting: FittingStore, redis_client: redis.Redis
+) -> None:
     """Workers that still have a chunk of it find nothing to claim, renew or commit."""
-    store.claim(submission, 0, "a")
-    store.commit(submission, 1, COMMIT)
+    fitting.claim(submission, 0, "a")
+    fitting.commit(submission, 1, COMMIT)
     store.delete(submission)
-    assert list(store.redis.scan_iter(f"{store.settings.namespace}:*")) == []
-    assert store.claim(submission, 0, "a") is None
-    assert not store.renew(submission, 0, "a")
-    assert not store.commit(submission, 0, COMMIT)
+    assert list(redis_client.scan_iter(f"{store.settings.namespace}:*")) == []
+    assert fitting.claim(submission, 0, "a") is None
+    assert not fitting.renew(submission, 0, "a")
+    assert not fitting.commit(submission, 0, COMMIT)
     with pytest.raises(SubmissionNotFound, match="fitq ls"):
         store.delete(submission)
 
 
-def test_every_key_of_a_submission_expires(settings: Settings) -> None:
+def test_every_key_of_a_submission_expires(settings: Settings, redis_client: redis.Redis) -> None:
     """FITQ_TTL_SECONDS after its last change nothing is left."""
-    store = Store(msgspec.structs.replace(settings, ttl_seconds=1000))
+    short_lived = msgspec.structs.replace(settings, ttl_seconds=1000)
+    store, fitting = SubmittingStore(short_lived), FittingStore(short_lived)
     store.open("sub", "")
     for chunk in (0, 1):
         store.add_chunk("sub", Payload(chunk, b"frame", 3, 0, 2), LANE)
-    store.commit("sub", 0, COMMIT)
-    found = list(store.redis.scan_iter(f"{settings.namespace}:{{sub}}:*"))
+    fitting.commit("sub", 0, COMMIT)
+    found = list(redis_client.scan_iter(f"{settings.namespace}:{{sub}}:*"))
     assert len(found) >= 7
-    assert all(0 < store.redis.ttl(key) <= 1000 for key in found)
+    assert all(0 < redis_client.ttl(key) <= 1000 for key in found)
 
 
-def test_commits_are_listed_in_their_order_across_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commits_are_listed_in_their_order_across_pages(
+    store: SubmittingStore, monkeypatch: pytest.MonkeyPatch, fitting: FittingStore
+) -> None:
     """The log is read page by page without loss or repetition."""
     monkeypatch.setattr(reader, "_LOG_PAGE", 2)
     store.open("sub", "")
     order = [3, 0, 4, 1, 2]
     for chunk in order:
         store.add_chunk("sub", Payload(chunk, b"frame", 3, 0, 2), LANE)
-        store.commit("sub", chunk, COMMIT)
+        fitting.commit("sub", chunk, COMMIT)
     assert list(store.committed_chunks("sub")) == order
 
 
-def test_submissions_are_listed_newest_first_without_the_expired(store: Store) -> None:
+def test_submissions_are_listed_newest_first_without_the_expired(store: SubmittingStore, redis_client: redis.Redis) -> None:
     """A manifest that has expired disappears from the list."""
     for name in ("first", "second", "third"):
         store.open(name, "")
-    store.redis.delete(SubmissionKeys(store.settings.namespace, "second").manifest)
+    redis_client.delete(SubmissionKeys(store.settings.namespace, "second").manifest)
     assert [manifest.id for manifest in store.manifests()] == ["third", "first"]
 
 
+def test_expired_submissions_leave_the_list_when_another_one_is_opened(
+    settings: Settings, redis_client: redis.Redis
+) -> None:
+    """Reading the list changes nothing; the list does not grow for ever either."""
+    store = SubmittingStore(msgspec.structs.replace(settings, ttl_seconds=1))
+    store.open("expired", "")
+    listed = submissions(settings.namespace)
+    redis_client.zadd(listed, {"expired": 1.0})  # opened long ago
+    redis_client.delete(SubmissionKeys(settings.namespace, "expired").manifest)
+    assert (store.manifests(), redis_client.zcard(listed)) == ([], 1)
+    store.open("next", "")
+    assert redis_client.zrange(listed, 0, -1) == [b"next"]
+
+
 def test_a_chunk_is_unclaimed_when_it_is_neither_fresh_nor_committed_nor_leased(
-    store: Store, submission: str, monkeypatch: pytest.MonkeyPatch
+    store: SubmittingStore, submission: str, monkeypatch: pytest.MonkeyPatch, fitting: FittingStore, stranded: StrandedChunks
 ) -> None:
     """Such chunks may have lost their message."""
-    assert store.unclaimed(submission) == []
-    monkeypatch.setattr(reader, "DELIVERY_GRACE_SECONDS", -1)
-    assert sorted(chunk.chunk for chunk in store.unclaimed(submission)) == [0, 1]
-    store.claim(submission, 0, "a")
-    assert [(chunk.chunk, chunk.lane) for chunk in store.unclaimed(submission)] == [(1, LANE)]
-    store.commit(submission, 0, COMMIT)
-    store.commit(submission, 1, COMMIT)
-    assert store.unclaimed(submission) == []
+    assert stranded.unclaimed(submission) == []
+    monkeypatch.setattr(stranded_module, "DELIVERY_GRACE_SECONDS", -1)
+    assert sorted(chunk.number for chunk in stranded.unclaimed(submission)) == [0, 1]
+    fitting.claim(submission, 0, "a")
+    assert [(chunk.number, chunk.lane) for chunk in stranded.unclaimed(submission)] == [(1, LANE)]
+    fitting.commit(submission, 0, COMMIT)
+    fitting.commit(submission, 1, COMMIT)
+    assert stranded.unclaimed(submission) == []
 
 
-def test_a_chunk_is_fresh_again_after_a_new_message(store: Store, submission: str) -> None:
+def test_a_chunk_is_fresh_again_after_a_new_message(
+    store: SubmittingStore, submission: str, redis_client: redis.Redis, stranded: StrandedChunks
+) -> None:
     """The time of the last message counts."""
     names = SubmissionKeys(store.settings.namespace, submission)
-    store.redis.hset(names.enqueued, "0", f"{LANE} 1.0")
-    assert store.unclaimed(submission) == [Enqueued(0, LANE, 1.0)]
-    store.requeued(submission, Enqueued(0, LANE, 1.0))
-    assert store.unclaimed(submission) == []
+    redis_client.hset(names.enqueued, "0", f"{LANE} 1.0")
+    assert stranded.unclaimed(submission) == [WaitingChunk(0, LANE, 1.0)]
+    stranded.note_message(submission, WaitingChunk(0, LANE, 1.0))
+    assert stranded.unclaimed(submission) == []
 
 
-def test_finished_submissions_are_not_active(store: Store, submission: str) -> None:
+def test_finished_submissions_are_not_active(
+    store: SubmittingStore, submission: str, fitting: FittingStore, stranded: StrandedChunks
+) -> None:
     """Workers look after unfinished ones only."""
-    assert list(store.active()) == [submission]
-    store.commit(submission, 0, COMMIT)
-    store.commit(submission, 1, COMMIT)
+    assert list(stranded.unfinished()) == [submission]
+    fitting.commit(submission, 0, COMMIT)
+    fitting.commit(submission, 1, COMMIT)
     store.close(submission)
-    assert list(store.active()) == []
+    assert list(stranded.unfinished()) == []
 
 
-def test_a_full_server_is_reported_as_such_and_nothing_is_stored(full_server: Store) -> None:
+def test_a_full_server_is_reported_as_such_and_nothing_is_stored(full_server: SubmittingStore) -> None:
     """The message says what to do."""
     with pytest.raises(ServerFull, match="delete finished submissions"):
         full_server.add_chunk("sub", Payload(0, b"frame", 3, 0, 2), LANE)
@@ -254,7 +295,7 @@ def test_a_wrong_password_is_reported_with_the_password_masked(settings: Setting
     """What the server says is in the message, the password is not."""
     host = settings.redis_url.rpartition("@")[2]
     with pytest.raises(ServerUnreachable, match="does not let us in") as caught:
-        Store(msgspec.structs.replace(settings, redis_url=f"redis://:geheim@{host}")).ping()
+        SubmittingStore(msgspec.structs.replace(settings, redis_url=f"redis://:geheim@{host}")).ping()
     assert "geheim" not in str(caught.value)
 
 
@@ -264,15 +305,15 @@ def test_an_unreachable_server_is_reported_with_the_password_masked() -> None:
         unused.bind(("127.0.0.1", 0))
         url = f"redis://:geheim@127.0.0.1:{unused.getsockname()[1]}/0"
         with pytest.raises(ServerUnreachable, match=r"no Redis answers at redis://:\*\*\*@127") as caught:
-            Store(Settings(redis_url=url)).ping()
+            SubmittingStore(Settings(redis_url=url)).ping()
     assert "geheim" not in str(caught.value)
 
 
 @pytest.fixture
-def full_server(store: Store) -> Iterator[Store]:
+def full_server(store: SubmittingStore, redis_client: redis.Redis) -> Iterator[SubmittingStore]:
     """A store with an open submission on a server that refuses writes."""
     store.open("sub", "")
-    store.redis.config_set("maxmemory", 1)
+    redis_client.config_set("maxmemory", 1)
     yield store
     with redis.Redis.from_url(store.settings.redis_url) as client:
         client.config_set("maxmemory", 0)

@@ -7,14 +7,15 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 import pytest
+import redis
 
-from fitq.submitting.sample_sets import shared
+from fitq.submitting.sample_sets import share_sets
 from fitq_shared.jobs.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status, decode, jobs_batch, shape_name
 from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.rows import Rows
+from fitq_shared.store.fitting import Commit, FittingStore
 from fitq_shared.store.payload import payload_of
-from fitq_shared.store.store import Commit, Store
-from fitq_shared.store.together import offer, take_others
+from fitq_shared.store.submitting import SubmittingStore
 from fitq_worker.chunks.batch import Chunk, claimed, companions, fit_together
 from fitq_worker.engine import fit
 
@@ -43,13 +44,13 @@ def results_of(commit: Commit) -> pa.RecordBatch:
 
 
 @pytest.fixture
-def offered(store: Store) -> list[str]:
+def offered(store: SubmittingStore) -> list[str]:
     """Submissions of one small chunk each, whose messages wait."""
     names = ["first", "second", "third"]
     for name in names:
         store.open(name, "")
         store.add_chunk(name, payload_of(0, Rows(jobs_of(GENERATED))), LANE)
-        offer(store, shape_name(jobs_of(GENERATED)), name, 0)
+        store.offer(shape_name(jobs_of(GENERATED)), name, 0)
     return names
 
 
@@ -57,19 +58,19 @@ def test_chunks_fitted_together_have_the_results_they_have_alone() -> None:
     """To the bit, with given and generated samples, and different numbers of jobs."""
     chunks = [chunk_of(GENERATED, {**GENERATED, "seed": 5}), chunk_of(EXPLICIT), chunk_of({**EXPLICIT, "lr": 0.5})]
     commits = fitted(*chunks)
-    assert [commit.jobs for commit in commits] == [2, 1, 1]
+    assert [commit.job_count for commit in commits] == [2, 1, 1]
     for chunk, commit in zip(chunks, commits, strict=True):
         alone = fit(chunk.rows.frame)
         assert results_of(commit).drop_columns("chunk") == alone.results.drop_columns("chunk")
         assert decode(commit.traces, TRACE_SCHEMA) == alone.traces
-        assert results_of(commit)["chunk"].to_pylist() == [7] * commit.jobs
+        assert results_of(commit)["chunk"].to_pylist() == [7] * commit.job_count
 
 
 def test_chunks_that_share_sample_sets_keep_them_when_they_are_fitted_together() -> None:
     """Each chunk counts its sets from 0."""
     others = [{**EXPLICIT, "y": [0.0, float(number), 1.0], "lr": lr} for number in range(2) for lr in (0.1, 0.2)]
     parts = [chunk_of(EXPLICIT, {**EXPLICIT, "lr": 0.2}), chunk_of(GENERATED), chunk_of(*others)]
-    commits = fitted(*(part._replace(rows=shared(part.rows)) for part in parts))
+    commits = fitted(*(part._replace(rows=share_sets(part.rows)) for part in parts))
     for part, commit in zip(parts, commits, strict=True):
         assert results_of(commit).drop_columns("chunk") == fit(part.rows.frame).results.drop_columns("chunk")
 
@@ -93,30 +94,32 @@ def test_a_chunk_that_the_engine_refuses_takes_no_other_with_it() -> None:
     assert "the engine failed" in results_of(bad)["message"][0].as_py()
 
 
-def test_waiting_chunks_of_the_same_shape_are_claimed_along(store: Store, offered: list[str]) -> None:
+def test_waiting_chunks_of_the_same_shape_are_claimed_along(fitting: FittingStore, offered: list[str]) -> None:
     """Each with a lease of its own; those that cannot be claimed are left out."""
-    store.commit("third", 0, Commit(b"results", b"", 1, 0.1, {"converged": 1}, 1))
-    first = claimed(store, "me", "first", 0)
+    fitting.commit("third", 0, Commit(b"results", b"", 1, 0.1, {"converged": 1}, 1))
+    first = claimed(fitting, "me", "first", 0)
     assert first is not None
-    assert [(chunk.submission, chunk.attempt) for chunk in companions(store, "me", first)] == [("second", 1)]
-    assert not store.renew("second", 0, "another")
-    assert store.renew("second", 0, "me")
-    assert companions(store, "me", first) == []
+    assert [(chunk.submission, chunk.attempt) for chunk in companions(fitting, "me", first)] == [("second", 1)]
+    assert not fitting.renew("second", 0, "another")
+    assert fitting.renew("second", 0, "me")
+    assert companions(fitting, "me", first) == []
 
 
-def test_a_chunk_that_is_tried_again_is_fitted_alone(store: Store, offered: list[str]) -> None:
+def test_a_chunk_that_is_tried_again_is_fitted_alone(fitting: FittingStore, offered: list[str]) -> None:
     """It may be what killed its worker."""
-    claimed(store, "me", "first", 0)
-    again = claimed(store, "me", "first", 0)
+    claimed(fitting, "me", "first", 0)
+    again = claimed(fitting, "me", "first", 0)
     assert again is not None
-    assert companions(store, "me", again) == []
-    assert len(take_others(store, shape_name(again.rows.frame), ("first", 0))) == 2
+    assert companions(fitting, "me", again) == []
+    assert len(fitting.take_offers(shape_name(again.rows.frame), "first", 0)) == 2
 
 
-def test_companions_that_cannot_be_read_are_left_out(store: Store, offered: list[str]) -> None:
+def test_companions_that_cannot_be_read_are_left_out(
+    fitting: FittingStore, offered: list[str], redis_client: redis.Redis
+) -> None:
     """They end through their own message."""
     for name in offered[1:]:
-        store.redis.set(f"{store.settings.namespace}:{{{name}}}:jobs:0", b"not a frame")
-    first = claimed(store, "me", "first", 0)
+        redis_client.set(f"{fitting.settings.namespace}:{{{name}}}:jobs:0", b"not a frame")
+    first = claimed(fitting, "me", "first", 0)
     assert first is not None
-    assert companions(store, "me", first) == []
+    assert companions(fitting, "me", first) == []

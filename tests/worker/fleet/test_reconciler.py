@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import redis
 from celery import Celery
 
 from fitq_shared.queue import BULK_LANES, INTERACTIVE_LANE, client_app, publish
 from fitq_shared.settings import Settings
+from fitq_shared.store.fitting import Commit, FittingStore
 from fitq_shared.store.keys import SubmissionKeys
 from fitq_shared.store.payload import Payload
-from fitq_shared.store.store import Commit, Store
+from fitq_shared.store.stranded import StrandedChunks
+from fitq_shared.store.submitting import SubmittingStore
 from fitq_worker.fleet.reconciler import reconcile
 
 LANE = BULK_LANES[3]
-COMMIT = Commit(results=b"results", traces=b"", jobs=1, seconds=0.5, statuses={"converged": 1}, attempt=1)
+COMMIT = Commit(results=b"results", traces=b"", job_count=1, seconds=0.5, statuses={"converged": 1}, attempt=1)
 
 
 @pytest.fixture
@@ -27,43 +30,51 @@ def app(settings: Settings) -> Iterator[Celery]:
 
 
 @pytest.fixture
-def stranded(store: Store) -> str:
+def submission(store: SubmittingStore, redis_client: redis.Redis) -> str:
     """A submission of two chunks whose messages were sent long ago and are in no queue."""
     store.open("sub", "")
     for chunk in (0, 1):
         store.add_chunk("sub", Payload(chunk, b"frame", 1, chunk, chunk), LANE)
-        store.redis.hset(SubmissionKeys(store.settings.namespace, "sub").enqueued, str(chunk), f"{LANE} 1.0")
+        redis_client.hset(SubmissionKeys(store.settings.namespace, "sub").enqueued, str(chunk), f"{LANE} 1.0")
     return "sub"
 
 
-def test_stranded_chunks_get_one_new_message_each(store: Store, app: Celery, stranded: str) -> None:
+def test_stranded_chunks_get_one_new_message_each(
+    store: SubmittingStore, stranded: StrandedChunks, app: Celery, submission: str
+) -> None:
     """In their own lane, and not again while that message is fresh."""
-    assert reconcile(store, app) == 2
-    assert store.waiting(LANE) == 2
-    assert reconcile(store, app) == 0
+    assert reconcile(stranded, app) == 2
+    assert store.message_count(LANE) == 2
+    assert reconcile(stranded, app) == 0
 
 
-def test_a_chunk_that_may_be_waiting_gets_no_message(store: Store, app: Celery, stranded: str) -> None:
+def test_a_chunk_that_may_be_waiting_gets_no_message(
+    store: SubmittingStore, stranded: StrandedChunks, app: Celery, submission: str
+) -> None:
     """Whatever waits in its lane may be it."""
     publish(app, LANE, "another", [0])
-    assert reconcile(store, app) == 0
-    assert store.waiting(LANE) == 1
+    assert reconcile(stranded, app) == 0
+    assert store.message_count(LANE) == 1
 
 
-def test_a_full_lane_does_not_hold_back_the_others(store: Store, app: Celery, stranded: str) -> None:
+def test_a_full_lane_does_not_hold_back_the_others(stranded: StrandedChunks, app: Celery, submission: str) -> None:
     """Only its own lane counts."""
     publish(app, INTERACTIVE_LANE, "another", [0])
-    assert reconcile(store, app) == 2
+    assert reconcile(stranded, app) == 2
 
 
-def test_a_chunk_in_work_or_done_gets_no_message(store: Store, app: Celery, stranded: str) -> None:
+def test_a_chunk_in_work_or_done_gets_no_message(
+    stranded: StrandedChunks, app: Celery, submission: str, fitting: FittingStore
+) -> None:
     """Leased and committed chunks are where they belong."""
-    store.claim(stranded, 0, "a")
-    store.commit(stranded, 1, COMMIT)
-    assert reconcile(store, app) == 0
+    fitting.claim(submission, 0, "a")
+    fitting.commit(submission, 1, COMMIT)
+    assert reconcile(stranded, app) == 0
 
 
-def test_deleted_submissions_are_left_alone(store: Store, app: Celery, stranded: str) -> None:
+def test_deleted_submissions_are_left_alone(
+    store: SubmittingStore, stranded: StrandedChunks, app: Celery, submission: str
+) -> None:
     """Nothing brings them back."""
-    store.delete(stranded)
-    assert reconcile(store, app) == 0
+    store.delete(submission)
+    assert reconcile(stranded, app) == 0
