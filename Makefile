@@ -31,7 +31,7 @@ test-machines: $(MACHINES:%=test-machine-%)  ## the engine's tests once more, as
 
 # Each builds kernels of its own. numpy warns of a feature that this processor does not have anyway.
 test-machine-%: setup
-	XDG_CACHE_HOME=$(CURDIR)/$(VENV)/$* $($*) $(BIN)/pytest -W ignore::ImportWarning tests/engine tests/worker/test_verify.py
+	XDG_CACHE_HOME=$(CURDIR)/$(VENV)/$* $($*) $(BIN)/pytest -W ignore::ImportWarning tests/engine tests/worker/verify/test_checks.py
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .

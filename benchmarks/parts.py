@@ -26,7 +26,7 @@ from fitq_shared.store.connection import connected
 from fitq_shared.store.fitting import Commit, FittingStore
 from fitq_shared.store.payload import payload_of
 from fitq_shared.store.submitting import SubmittingStore
-from fitq_worker.chunks.batch import claimed
+from fitq_worker.chunks.batch import claim_chunk
 from fitq_worker.engine import Fitted, fit
 
 Item = TypeVar("Item")
@@ -112,7 +112,7 @@ def parts_alone(source: Source, settings: Settings) -> dict[str, float]:
                 store.add_chunk(_SUBMISSION, payload_of(chunk, rows), _LANE)
                 queue.publish(app, _LANE, _SUBMISSION, [chunk])
             with clock.of("decode"):
-                claim = claimed(fitting, _WORKER, _SUBMISSION, chunk)
+                claim = claim_chunk(fitting, _WORKER, _SUBMISSION, chunk)
             assert claim is not None
             fitted = fit(claim.rows.frame, sets=claim.rows.sets)
             with clock.of("encode"):

@@ -53,6 +53,28 @@ class Worker(NamedTuple):
         return self.process.wait(WORKER_STOP_SECONDS)
 
 
+class RestartableServer:
+    """A server on its own data that can be killed and started again at the same URL."""
+
+    def __init__(self, binary: str, folder: Path) -> None:
+        port = _free_port()
+        self.settings = Settings(redis_url=f"redis://127.0.0.1:{port}/0")
+        durable = {"appendonly": "yes", "appendfsync": "always", "save": ""}
+        options = {"bind": "127.0.0.1", "port": port, "dir": folder, **durable}
+        self._command = [binary, *(str(text) for name, value in options.items() for text in (f"--{name}", value))]
+        self._log = folder / "server.log"
+        self.start()
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT)
+        _wait_for_server(self.settings.redis_url, self._process, self._log)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The developer's own FITQ_* variables do not reach the tests."""
@@ -77,6 +99,14 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def restartable(server: Server, tmp_path: Path) -> Iterator[RestartableServer]:
+    """A server of the same kind that the test may kill."""
+    restartable = RestartableServer(server.binary, tmp_path)
+    yield restartable
+    restartable.kill()
 
 
 @pytest.fixture

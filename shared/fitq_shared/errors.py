@@ -9,14 +9,17 @@
     │   ├── ServerUnreachable   nobody answers at the URL, or the password is wrong
     │   ├── ServerFull          it answers but refuses writes: maxmemory is reached
     │   └── ResultsUnreachable  the files of FITQ_RESULTS_URL cannot be read or written
-    ├── SubmissionError
+    ├── SubmissionError         one submission, or what was asked of it
     │   ├── SubmissionNotFound  no submission has this id
     │   ├── DifferentContent    the submission with this key or id was made of other jobs
     │   ├── SubmissionTimeout   it did not finish in the time the caller gave it
     │   ├── JobNotFound         no job of the submission has this id
     │   └── JobNotFinished      the fit of this job is not done yet
+    ├── WorkerError             what a worker needs of its machine or holds of its chunks
+    │   ├── DeviceError         there is no such device, or torch cannot compute on it
+    │   └── ClaimLost           the chunks are another worker's now, or were deleted
     ├── LocalFailure            the private server or worker of `fitq run` did not start or ended early
-    ├── FrameError              bytes that are no frame of this version of fitq
+    ├── FrameError              bytes that are no frame this version of fitq can read
     └── MissingDependency       an optional package (an extra) is needed and not installed
 
 A fit that fails is not an error: its result carries a status and a message.
@@ -102,6 +105,18 @@ class JobNotFound(SubmissionError):
 
 class JobNotFinished(SubmissionError):
     """The fit of this job is not done yet; it goes on."""
+
+
+class WorkerError(FitqError):
+    """Base of the errors of one worker."""
+
+
+class DeviceError(WorkerError):
+    """There is no such device, or torch cannot compute on it."""
+
+
+class ClaimLost(WorkerError):
+    """None of the chunks is this worker's any longer: it was taken for dead, or their submissions were deleted."""
 
 
 class LocalFailure(FitqError):

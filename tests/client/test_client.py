@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
@@ -28,6 +27,9 @@ from fitq_shared.errors import (
 )
 from fitq_shared.settings import Settings
 from fitq_shared.store.submitting import SubmittingStore
+
+if TYPE_CHECKING:
+    from tests.conftest import RestartableServer
 
 JOBS: list[dict[str, Any]] = [{"id": f"job-{number}", "polynomial": [1, 2], "degree": number % 2} for number in range(9)]
 NOBODY = "redis://:secret@127.0.0.1:1/0"
@@ -151,48 +153,7 @@ def test_publishing_to_nobody_is_the_same_error() -> None:
         queue.publish(queue.client_app(Settings(redis_url=NOBODY)), queue.INTERACTIVE_LANE, "sub", [0])
 
 
-class Restartable:
-    """A server on its own data that can be killed and started again at the same URL."""
-
-    def __init__(self, binary: str, folder: Path, port: int) -> None:
-        self.settings = Settings(redis_url=f"redis://127.0.0.1:{port}/0")
-        options = {
-            "bind": "127.0.0.1",
-            "port": port,
-            "dir": folder,
-            "appendonly": "yes",
-            "appendfsync": "always",
-            "save": "",
-        }
-        self._command = [binary, *(str(text) for name, value in options.items() for text in (f"--{name}", value))]
-        self.start()
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        while True:
-            try:
-                return SubmittingStore(self.settings).ping()
-            except ServerUnreachable:
-                time.sleep(0.02)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-@pytest.fixture
-def restartable(server: Any, tmp_path: Path) -> Iterator[Restartable]:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    restartable = Restartable(server.binary, tmp_path, port)
-    yield restartable
-    restartable.kill()
-
-
-def test_a_wait_outlives_a_restart_of_the_server(restartable: Restartable) -> None:
+def test_a_wait_outlives_a_restart_of_the_server(restartable: RestartableServer) -> None:
     """Only the server's own answer ends it: here, after the server was killed and came back, that the submission is gone."""
     submission = Client(restartable.settings).submit(JOBS)
     restartable.kill()
@@ -214,7 +175,7 @@ def test_a_wait_outlives_a_restart_of_the_server(restartable: Restartable) -> No
 
 
 def test_a_follower_of_results_outlives_a_restart_of_the_server(
-    restartable: Restartable, finish_on: Callable[..., None]
+    restartable: RestartableServer, finish_on: Callable[..., None]
 ) -> None:
     """It asks again until the server is back, and neither loses nor repeats a batch."""
     submission = Client(restartable.settings).submit(JOBS)
@@ -230,7 +191,7 @@ def test_a_follower_of_results_outlives_a_restart_of_the_server(
     assert seen == [[job["id"] for job in JOBS[start::2]] for start in (1, 0)]
 
 
-def test_a_server_that_dies_in_the_middle_leaves_nothing_that_looks_whole(restartable: Restartable) -> None:
+def test_a_server_that_dies_in_the_middle_leaves_nothing_that_looks_whole(restartable: RestartableServer) -> None:
     """What could not be deleted then is still open: nobody takes it for complete."""
 
     def batches() -> Iterator[pa.RecordBatch]:

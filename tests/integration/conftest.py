@@ -106,18 +106,19 @@ def fleet(hasty_settings: Settings, start_worker: Callable[..., Worker], redis_c
 
 
 @pytest.fixture
-def start_fleet(start_worker: Callable[..., Worker], redis_client: redis.Redis) -> Iterator[Callable[[Settings], Fleet]]:
+def start_fleet(start_worker: Callable[..., Worker]) -> Iterator[Callable[[Settings], Fleet]]:
     """A function that starts a worker of the test's own, which ends with it."""
     started: list[Fleet] = []
 
     def start(settings: Settings) -> Fleet:
-        started.append(Fleet(start_worker(settings), SubmittingStore(settings), redis_client))
+        started.append(Fleet(start_worker(settings), SubmittingStore(settings), redis.Redis.from_url(settings.redis_url)))
         return started[-1]
 
     yield start
     for fleet in started:
         fleet.worker.process.kill()
         fleet.worker.process.wait()
+        fleet.redis_client.close()
 
 
 @pytest.fixture(scope="session", name="jobs_of")

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 import psutil
 import pyarrow as pa
+import pytest
 
 from fitq import Client
 from fitq.readers import from_jobs, generated
-from fitq_shared.jobs.frames import SETS_SCHEMA, Status, decode
+from fitq_shared.jobs.frames import SETS_SCHEMA, Status, decode, encode
 from fitq_shared.jobs.rows import Rows
 from fitq_shared.queue import LANES, client_app, lane_of, publish
 from fitq_shared.settings import Settings
@@ -23,6 +24,7 @@ from fitq_shared.store.submitting import SubmittingStore
 from fitq_worker.engine import fit
 
 if TYPE_CHECKING:
+    from tests.conftest import RestartableServer
     from tests.integration.conftest import Fleet
 
 JOBS_PER_CHUNK = 4
@@ -116,8 +118,8 @@ def test_a_chunk_that_always_kills_its_process_ends_as_errors(fleet: Fleet) -> N
 def test_a_chunk_that_the_engine_refuses_ends_as_errors(fleet: Fleet, jobs_of: Callable[..., pa.RecordBatch]) -> None:
     """An exception of the engine is the message of every job of the chunk."""
     jobs = jobs_of(0, **QUICK)
-    place = jobs.schema.get_field_index("optimizer")
-    refused = jobs.set_column(place, jobs.schema.field("optimizer"), pa.array(["unheard-of"] * JOBS_PER_CHUNK))
+    column = jobs.schema.get_field_index("optimizer")
+    refused = jobs.set_column(column, jobs.schema.field("optimizer"), pa.array(["unheard-of"] * JOBS_PER_CHUNK))
     fleet.store.open("refused", "test")
     fleet.store.add_chunk("refused", payload_of(0, Rows(refused)), LANES[0])
     fleet.store.close("refused")
@@ -128,6 +130,47 @@ def test_a_chunk_that_the_engine_refuses_ends_as_errors(fleet: Fleet, jobs_of: C
     (results,) = fleet.results("refused")
     assert results["status"].to_pylist() == [Status.ERROR] * JOBS_PER_CHUNK
     assert "unheard-of" in results["message"][0].as_py()
+
+
+@pytest.mark.parametrize("damage", ["another version", "garbage", "lost"])
+def test_a_chunk_that_cannot_be_read_ends_as_errors(
+    fleet: Fleet, jobs_of: Callable[..., pa.RecordBatch], damage: str
+) -> None:
+    """Every job of it says why, the submission comes to its end, and the worker goes on."""
+    name, jobs = damage.replace(" ", "-"), jobs_of(0, **QUICK)
+    later = jobs.replace_schema_metadata({"fitq.kind": "jobs", "fitq.version": "99"})
+    damaged = {"another version": encode(later), "garbage": b"no frame at all", "lost": None}[damage]
+    fleet.add(name, **QUICK)
+    key = SubmissionKeys(fleet.store.settings.namespace, name).jobs(0)
+    fleet.redis_client.delete(key)
+    if damaged is not None:
+        fleet.redis_client.set(key, damaged)
+    app = client_app(fleet.store.settings)
+    publish(app, LANES[0], name, [0])
+    app.close()
+    fleet.wait_until_finished(name)
+    (results,) = fleet.results(name)
+    assert results["status"].to_pylist() == [Status.ERROR] * JOBS_PER_CHUNK
+    assert (results["index"].to_pylist(), results["id"].to_pylist()) == ([0, 1, 2, 3], ["0", "1", "2", "3"])
+    (message,) = set(results["message"].to_pylist())
+    assert message.startswith("the jobs of this chunk cannot be read: ")
+    expected = {"another version": "version 99", "garbage": "not an Arrow IPC frame", "lost": "Redis has lost its frame"}
+    assert expected[damage] in message
+
+
+def test_results_are_committed_after_an_outage_of_the_server(
+    start_fleet: Callable[[Settings], Fleet], restartable: RestartableServer
+) -> None:
+    """The server is killed while a chunk is fitted, and away when it is done: the worker keeps the results until then."""
+    fleet = start_fleet(restartable.settings)
+    fleet.submit("kept")
+    fleet.wait_until_claimed("kept")
+    restartable.kill()
+    fleet.wait_until(lambda: "commit failed, next try" in fleet.worker.log.read_text())
+    restartable.start()
+    fleet.wait_until_finished("kept")
+    committed = SubmissionKeys(restartable.settings.namespace, "kept").committed
+    assert fleet.redis_client.hgetall(committed) == {b"0": b"1"}  # by the first attempt
 
 
 def test_a_submission_deleted_in_the_middle_leaves_nothing_and_stops_nothing(fleet: Fleet) -> None:
@@ -180,15 +223,15 @@ def test_small_submissions_that_wait_are_fitted_together(
     jobs = [
         [{"polynomial": [1, 2, 3], "steps": 20, "seed": 10 * number + seed} for seed in range(3)] for number in range(20)
     ]
-    submissions = [client.submit(own) for own in jobs]
+    submissions = [client.submit(some) for some in jobs]
     fleet = start_fleet(settings)
     for submission in submissions:
         fleet.wait_until_finished(submission.id)
     assert "in a batch of 20 chunks" in fleet.worker.log.read_text()
     fleet.wait_until(lambda: fleet.store.message_count(LANES[0]) == 0)
-    for submission, own in zip(submissions, jobs, strict=True):
+    for submission, some in zip(submissions, jobs, strict=True):
         (results,) = fleet.results(submission.id)
-        (frame,) = from_jobs(own)
+        (frame,) = from_jobs(some)
         assert results.drop_columns("chunk") == fit(frame).results.drop_columns("chunk")
         assert fleet.store.manifest(submission.id).done_jobs == 3
 
@@ -199,15 +242,15 @@ def test_chunks_whose_common_process_is_killed_run_again(
     """Each one through its own message, alone, and counted once."""
     client = Client(settings)
     jobs = [[{"polynomial": [1, 2, 3], "degree": 7, "steps": 1500, "seed": number}] for number in range(3)]
-    submissions = [client.submit(own) for own in jobs]
+    submissions = [client.submit(some) for some in jobs]
     fleet = start_fleet(settings)
     for submission in submissions:
         fleet.wait_until_claimed(submission.id)
     fleet.kill_fitting_process()
-    for submission, own in zip(submissions, jobs, strict=True):
+    for submission, some in zip(submissions, jobs, strict=True):
         fleet.wait_until_finished(submission.id)
         (results,) = fleet.results(submission.id)
-        (frame,) = from_jobs(own)
+        (frame,) = from_jobs(some)
         assert results.drop_columns("chunk") == fit(frame).results.drop_columns("chunk")
         assert fleet.store.manifest(submission.id).done_jobs == 1
     assert "in a batch of" not in fleet.worker.log.read_text()

@@ -6,12 +6,19 @@ import importlib.util
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fitq_shared import __version__, command_line
 from fitq_shared.errors import FitqError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fitq_worker.verify.checks import Check
 
 DEVICE_HELP = "auto (every GPU, else the CPU), cpu or cuda:N."
 
@@ -45,12 +52,12 @@ def start(device: str, processes: int | None) -> None:
     """Start worker processes and look after them until TERM or Ctrl-C."""
     from fitq_shared.queue import LANES
     from fitq_shared.settings import Settings, masked
-    from fitq_worker.fleet.devices import chosen, cuda_devices
+    from fitq_worker.fleet.devices import choose_devices, cuda_devices
     from fitq_worker.fleet.logs import configure_logging
     from fitq_worker.fleet.supervisor import supervise
 
     settings = Settings.from_environment()
-    devices = chosen(device, cuda_devices())
+    devices = choose_devices(device, cuda_devices())
     configure_logging()
     names = "; ".join(f"{each.name} ({each.description})" for each in devices)
     click.echo(f"fitq-worker {__version__}: {names}; {masked(settings.redis_url)}; lanes {', '.join(LANES)}", err=True)
@@ -76,9 +83,9 @@ def devices(as_json: bool) -> None:
 def check(device: str) -> None:
     """Say whether server, devices and compiler are there; exit with 1 when `start` could not work."""
     from fitq_shared.settings import Settings
-    from fitq_worker.fleet.check import findings
+    from fitq_worker.fleet.check import check_machine
 
-    found = findings(Settings.from_environment(), device)
+    found = check_machine(Settings.from_environment(), device)
     for finding in found:
         click.echo(f"{'ok' if finding.good else 'missing'}\t{finding.what}\t{finding.detail}")
     sys.exit(0 if all(finding.good or not finding.required for finding in found) else 1)
@@ -97,16 +104,46 @@ def verify(folder: Path | None, device: str, as_json: bool) -> None:
     """Fit data with certified answers and count the correct digits; exit with 1 when they are too few."""
     from rich.console import Console
 
-    from fitq_worker.fleet.devices import chosen, cuda_devices
+    from fitq_worker.fleet.devices import choose_devices, cuda_devices
     from fitq_worker.verify.certified import certified_sets
-    from fitq_worker.verify.checks import table_of, verify
+    from fitq_worker.verify.checks import verify
 
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the order in which the devices are numbered here
     data_sets = certified_sets(folder)
-    checks = {each: verify(data_sets, each.name) for each in chosen(device, cuda_devices())}
+    checks = {each: verify(data_sets, each.name) for each in choose_devices(device, cuda_devices())}
     if as_json:
         click.echo(json.dumps([check.document() for group in checks.values() for check in group], indent=2))
     else:
         for each, group in checks.items():
-            Console().print(f"{each.name}: {each.description}", table_of(group), sep="\n", highlight=False, markup=False)
+            Console().print(f"{each.name}: {each.description}", _table(group), sep="\n", highlight=False, markup=False)
     sys.exit(1 if any(check.missed for group in checks.values() for check in group) else 0)
+
+
+def _table(checks: Iterable[Check]) -> Table:
+    """The checks, one data set a line; digits that are required stand in brackets."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("data set", no_wrap=True)
+    for heading in ("degree", "points", "exact\ndigits", "stderr\ndigits", "R²\ncertified", "R²\nnadam", "off by"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for check in checks:
+        table.add_row(*_cells(check), style="red" if check.missed else "")
+    return table
+
+
+def _cells(check: Check) -> list[str]:
+    stderr = "-" if check.stderr_digits is None else f"{check.stderr_digits:.1f} ({check.stderr_digits_required})"
+    r2 = ["-", "-"] if check.r2 is None else [f"{check.r2:.7f}", f"{check.r2_difference:.0e}"]
+    verdict = f"missed {', '.join(check.missed)}" if check.missed else "ok"
+    return [
+        check.data_set,
+        str(check.degree),
+        str(check.points),
+        f"{check.exact_digits:.1f} ({check.exact_digits_required})",
+        stderr,
+        f"{check.r2_certified:.7f}",
+        *r2,
+        verdict,
+    ]

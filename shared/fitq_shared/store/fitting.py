@@ -21,7 +21,10 @@ from fitq_shared.store.staging import STAGED_SECONDS, Field, check_staged
 
 
 class Claim(NamedTuple):
-    """The right to fit a chunk: its job frame, the number of this attempt from 1, and the frame of shared sample sets."""
+    """The right to fit a chunk: its job frame, the number of this attempt from 1, and the frame of shared sample sets.
+
+    The job frame is empty where Redis has lost it.
+    """
 
     jobs_frame: bytes
     attempt: int
@@ -68,7 +71,7 @@ class FittingStore(Reader):
             # first, last, number of jobs, digest, and the digest of sample sets where they are shared
             sets = [names.shared_sets(digest.decode()) for digest in entry.split()[4:]]
             jobs_frame, *sets_frames = get_frames(self._redis, [names.jobs(chunk), *sets])
-        return None if jobs_frame is None else Claim(jobs_frame, attempt, sets_frames[0] if sets_frames else None)
+        return Claim(jobs_frame or b"", attempt, sets_frames[0] if sets_frames else None)
 
     def take_offers(self, shape: str, submission: str, chunk: int) -> list[tuple[str, int]]:
         """Chunks of this shape to fit together with this one, as submission and number; nobody else is offered them."""

@@ -10,13 +10,13 @@ import pytest
 import redis
 
 from fitq.submitting.sample_sets import share_sets
-from fitq_shared.jobs.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status, decode, jobs_batch, shape_name
+from fitq_shared.jobs.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status, decode, encode, jobs_batch, shape_name
 from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.rows import Rows
 from fitq_shared.store.fitting import Commit, FittingStore
 from fitq_shared.store.payload import payload_of
 from fitq_shared.store.submitting import SubmittingStore
-from fitq_worker.chunks.batch import Chunk, claimed, companions, fit_together
+from fitq_worker.chunks.batch import Chunk, claim_chunk, claim_companions, fit_together
 from fitq_worker.engine import fit
 
 LANE = "fitq.interactive"
@@ -25,7 +25,7 @@ EXPLICIT: dict[str, Any] = {"x": [0.0, 1.0, 3.0], "y": [1.0, 2.0, 9.0], "degree"
 
 
 def jobs_of(*jobs: dict[str, Any]) -> pa.RecordBatch:
-    """Checked jobs as a frame."""
+    """Checked jobs as a batch."""
     return jobs_batch([msgspec.convert(job, FitJob).checked() for job in jobs])
 
 
@@ -85,10 +85,10 @@ def test_statuses_are_counted_for_each_chunk() -> None:
 def test_a_chunk_that_the_engine_refuses_takes_no_other_with_it() -> None:
     """They are fitted one by one then."""
     refused = chunk_of(EXPLICIT)
-    frame = refused.rows.frame
-    place = frame.schema.get_field_index("y")
-    frame = frame.set_column(place, frame.schema.field(place), pa.array([[1.0]], pa.list_(pa.float64())))
-    good, bad = fitted(chunk_of(GENERATED), refused._replace(rows=Rows(frame)))
+    jobs = refused.rows.frame
+    column = jobs.schema.get_field_index("y")
+    jobs = jobs.set_column(column, jobs.schema.field(column), pa.array([[1.0]], pa.list_(pa.float64())))
+    good, bad = fitted(chunk_of(GENERATED), refused._replace(rows=Rows(jobs)))
     assert results_of(good)["status"].to_pylist() == [Status.MAX_STEPS]
     assert results_of(bad)["status"].to_pylist() == [Status.ERROR]
     assert "the engine failed" in results_of(bad)["message"][0].as_py()
@@ -97,21 +97,38 @@ def test_a_chunk_that_the_engine_refuses_takes_no_other_with_it() -> None:
 def test_waiting_chunks_of_the_same_shape_are_claimed_along(fitting: FittingStore, offered: list[str]) -> None:
     """Each with a lease of its own; those that cannot be claimed are left out."""
     fitting.commit("third", 0, Commit(b"results", b"", 1, 0.1, {"converged": 1}, 1))
-    first = claimed(fitting, "me", "first", 0)
+    first = claim_chunk(fitting, "me", "first", 0)
     assert first is not None
-    assert [(chunk.submission, chunk.attempt) for chunk in companions(fitting, "me", first)] == [("second", 1)]
+    assert [(chunk.submission, chunk.attempt) for chunk in claim_companions(fitting, "me", first)] == [("second", 1)]
     assert not fitting.renew("second", 0, "another")
     assert fitting.renew("second", 0, "me")
-    assert companions(fitting, "me", first) == []
+    assert claim_companions(fitting, "me", first) == []
 
 
 def test_a_chunk_that_is_tried_again_is_fitted_alone(fitting: FittingStore, offered: list[str]) -> None:
     """It may be what killed its worker."""
-    claimed(fitting, "me", "first", 0)
-    again = claimed(fitting, "me", "first", 0)
+    claim_chunk(fitting, "me", "first", 0)
+    again = claim_chunk(fitting, "me", "first", 0)
     assert again is not None
-    assert companions(fitting, "me", again) == []
+    assert claim_companions(fitting, "me", again) == []
     assert len(fitting.take_offers(shape_name(again.rows.frame), "first", 0)) == 2
+
+
+def test_a_chunk_that_cannot_be_read_is_claimed_with_what_is_known_of_its_jobs(
+    fitting: FittingStore, offered: list[str], redis_client: redis.Redis
+) -> None:
+    """A frame of another version has index, id, seed and tags; such a chunk is fitted with no other."""
+    named = jobs_of({**GENERATED, "id": "mine", "seed": 5, "tags": {"site": "A"}})
+    frame = encode(named.replace_schema_metadata({"fitq.kind": "jobs", "fitq.version": "3"}))
+    redis_client.set(f"{fitting.settings.namespace}:{{first}}:jobs:0", frame)
+    chunk = claim_chunk(fitting, "me", "first", 0)
+    assert chunk is not None
+    assert claim_companions(fitting, "me", chunk) == []
+    (commit,) = fitted(chunk)
+    (row,) = results_of(commit).to_pylist()
+    assert (row["index"], row["id"], row["seed"], row["tags"]) == (0, "mine", 5, '{"site":"A"}')
+    assert (row["status"], commit.traces) == (Status.ERROR, b"")
+    assert "jobs version 3" in row["message"]
 
 
 def test_companions_that_cannot_be_read_are_left_out(
@@ -120,6 +137,6 @@ def test_companions_that_cannot_be_read_are_left_out(
     """They end through their own message."""
     for name in offered[1:]:
         redis_client.set(f"{fitting.settings.namespace}:{{{name}}}:jobs:0", b"not a frame")
-    first = claimed(fitting, "me", "first", 0)
+    first = claim_chunk(fitting, "me", "first", 0)
     assert first is not None
-    assert companions(fitting, "me", first) == []
+    assert claim_companions(fitting, "me", first) == []

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import pytest
 import redis
 
+from fitq_shared.errors import ClaimLost
 from fitq_shared.store.fitting import FittingStore
 from fitq_shared.store.keys import SubmissionKeys
-from fitq_worker.chunks.leases import ClaimLost, Leases
+from fitq_worker.chunks.leases import Leases
 
 
 class Claimed(NamedTuple):

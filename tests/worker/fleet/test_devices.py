@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from fitq_shared.errors import FitqError
+from fitq_shared.errors import DeviceError
 from fitq_worker.fleet.devices import (
     CPU,
     DEVICE_VARIABLE,
     Device,
     Gpu,
-    chosen,
+    choose_devices,
     process_environment,
     usable_cores,
     visible_gpus,
@@ -47,20 +47,20 @@ def test_an_inherited_mask_limits_and_orders_the_gpus(mask: str | None, expected
 
 def test_auto_means_every_gpu_or_else_the_cpu() -> None:
     """A machine without GPUs is a worker all the same."""
-    assert chosen("auto", CUDA) == CUDA
-    assert chosen("auto", []) == [CPU]
+    assert choose_devices("auto", CUDA) == CUDA
+    assert choose_devices("auto", []) == [CPU]
 
 
 def test_a_device_is_chosen_by_name() -> None:
     """`cuda:N` counts the visible GPUs."""
-    assert chosen("cpu", CUDA) == [CPU]
-    assert chosen("cuda:1", CUDA) == [CUDA[1]]
+    assert choose_devices("cpu", CUDA) == [CPU]
+    assert choose_devices("cuda:1", CUDA) == [CUDA[1]]
 
 
 def test_an_unknown_device_is_refused_with_the_known_ones() -> None:
     """The message says what there is."""
-    with pytest.raises(FitqError, match=r"no device 'cuda:2': this machine has cpu, cuda:0, cuda:1"):
-        chosen("cuda:2", CUDA)
+    with pytest.raises(DeviceError, match=r"no device 'cuda:2': this machine has cpu, cuda:0, cuda:1"):
+        choose_devices("cuda:2", CUDA)
 
 
 def test_a_gpu_process_sees_its_gpu_alone() -> None:

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from fitq_shared.errors import FitqError
+from fitq_shared.errors import ClaimLost, FitqError, FrameError
 from fitq_shared.jobs.frames import JOB_SCHEMA, SETS_SCHEMA, decode, encode, shape_name
 from fitq_shared.jobs.rows import Rows, joined
-from fitq_shared.store.fitting import Commit, FittingStore
-from fitq_worker.chunks.leases import ClaimLost
+from fitq_shared.store.fitting import Claim, Commit, FittingStore
+from fitq_worker.chunks.unreadable import recover_jobs
 from fitq_worker.engine import Fitted, fit
 from fitq_worker.engine.framing import failed, untraced
 from fitq_worker.fleet.devices import DEVICE_FAILED_STATUS
@@ -31,38 +31,40 @@ class Chunk(NamedTuple):
     number: int
     attempt: int
     rows: Rows
+    #: Why its jobs cannot be read; empty where they can.
+    problem: str = ""
 
     def __str__(self) -> str:
         return f"{self.submission} chunk {self.number}"
 
 
-def claimed(store: FittingStore, worker: str, submission: str, chunk: int) -> Chunk | None:
-    """The chunk, if it is there and free.
-
-    Raises:
-        FrameError: its frames are of another version.
-    """
-    claim = store.claim(submission, chunk, worker)
+def claim_chunk(store: FittingStore, worker: str, submission: str, number: int) -> Chunk | None:
+    """The chunk, if it is there and free."""
+    claim = store.claim(submission, number, worker)
     if claim is None:
         return None
-    sets = None if claim.sets_frame is None else decode(claim.sets_frame, SETS_SCHEMA)
-    return Chunk(submission, chunk, claim.attempt, Rows(decode(claim.jobs_frame, JOB_SCHEMA), sets))
+    try:
+        return Chunk(submission, number, claim.attempt, _read(claim))
+    except FrameError as error:
+        jobs = recover_jobs(claim.jobs_frame, next(entry for entry in store.index(submission) if entry.number == number))
+        return Chunk(submission, number, claim.attempt, Rows(jobs), f"the jobs of this chunk cannot be read: {error}")
 
 
-def companions(store: FittingStore, worker: str, first: Chunk) -> list[Chunk]:
+def claim_companions(store: FittingStore, worker: str, first: Chunk) -> list[Chunk]:
     """Small chunks of the same shape that wait in the interactive lane, claimed too.
 
-    There are none for a chunk that is tried again: should it have killed its worker, it must not do so to others.
+    A chunk that is tried again has none: if it killed its worker, it must not take others with it.
     """
-    if first.attempt > 1:
+    if first.attempt > 1 or first.problem:
         return []
     found: list[Chunk | None] = []
     try:
         for submission, number in store.take_offers(shape_name(first.rows.frame), first.submission, first.number):
-            found.append(claimed(store, worker, submission, number))
+            found.append(claim_chunk(store, worker, submission, number))
     except FitqError as error:
         _log.warning("%s: fitted without others that wait: %s", first, error)
-    return [chunk for chunk in found if chunk is not None]
+    # One that cannot be read ends through its own message.
+    return [chunk for chunk in found if chunk is not None and not chunk.problem]
 
 
 def fit_together(chunks: Sequence[Chunk], max_attempts: int, device: str, renew: Callable[[], None]) -> list[Commit]:
@@ -72,21 +74,38 @@ def fit_together(chunks: Sequence[Chunk], max_attempts: int, device: str, renew:
         ClaimLost: from `renew`.
     """
     started = time.monotonic()
-    if (attempt := chunks[0].attempt) > max_attempts:
-        fitted = [
-            _failed(chunks[0], f"given up: {attempt - 1} workers ended while they fitted the chunk of this job", device)
-        ]
+    if problem := _problem(chunks[0], max_attempts):
+        fitted = [_failed(chunks[0], problem, device)]
     else:
-        fitted = _fitted(chunks, device, renew)
+        fitted = _fit(chunks, device, renew)
     seconds = (time.monotonic() - started) / sum(len(chunk.rows.frame) for chunk in chunks)
     return [_commit(chunk, *frames, seconds * len(chunk.rows.frame)) for chunk, frames in zip(chunks, fitted, strict=True)]
 
 
-def _fitted(chunks: Sequence[Chunk], device: str, renew: Callable[[], None]) -> list[Fitted]:
+def _read(claim: Claim) -> Rows:
+    """The rows of a claimed chunk.
+
+    Raises:
+        FrameError: its frames are lost or of another version.
+    """
+    if not claim.jobs_frame:
+        raise FrameError("Redis has lost its frame; check that maxmemory-policy is noeviction")
+    sets = None if claim.sets_frame is None else decode(claim.sets_frame, SETS_SCHEMA)
+    return Rows(decode(claim.jobs_frame, JOB_SCHEMA), sets)
+
+
+def _problem(chunk: Chunk, max_attempts: int) -> str:
+    """Why the chunk is not to be fitted; empty where it is."""
+    if chunk.attempt > max_attempts:
+        return f"given up: {chunk.attempt - 1} workers ended while they fitted the chunk of this job"
+    return chunk.problem
+
+
+def _fit(chunks: Sequence[Chunk], device: str, renew: Callable[[], None]) -> list[Fitted]:
     """What the engine makes of each chunk; failed jobs when it raises, so that the submission comes to its end."""
     jobs, sets = joined([chunk.rows for chunk in chunks])
     try:
-        return _parted(fit(jobs, device, sets=sets, on_block=renew), chunks)
+        return _split(fit(jobs, device, sets=sets, on_block=renew), chunks)
     except ClaimLost:
         raise
     except torch.AcceleratorError:
@@ -95,12 +114,12 @@ def _fitted(chunks: Sequence[Chunk], device: str, renew: Callable[[], None]) -> 
         os._exit(DEVICE_FAILED_STATUS)
     except Exception as error:
         if len(chunks) > 1:
-            return [fitted for chunk in chunks for fitted in _fitted([chunk], device, renew)]
+            return [fitted for chunk in chunks for fitted in _fit([chunk], device, renew)]
         _log.exception("%s: the engine failed", chunks[0])
         return [_failed(chunks[0], f"the engine failed: {type(error).__name__}: {error}", device)]
 
 
-def _parted(fitted: Fitted, chunks: Sequence[Chunk]) -> list[Fitted]:
+def _split(fitted: Fitted, chunks: Sequence[Chunk]) -> list[Fitted]:
     """The frames of each chunk; traces are those of all jobs or of none."""
     lengths = [len(chunk.rows.frame) for chunk in chunks]
     starts = np.cumsum([0, *lengths[:-1]]).tolist()

@@ -1,4 +1,4 @@
-"""The claims of a worker, kept while it fits."""
+"""Leases: a worker keeps its claims while it fits."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ import time
 from collections.abc import Iterable
 from typing import Protocol
 
-from fitq_shared.errors import ServerError
+from fitq_shared.errors import ClaimLost, ServerError
 from fitq_shared.store.fitting import FittingStore
 
 _log = logging.getLogger(__name__)
-
-
-class ClaimLost(Exception):
-    """The chunks are another worker's now, or their submissions were deleted."""
 
 
 class Claimed(Protocol):
@@ -30,14 +26,14 @@ class Claimed(Protocol):
 
 
 class Leases:
-    """The leases of `worker` on the chunks it fits together; a lost one is not renewed any more."""
+    """The leases of `worker` on the chunks it fits together; a lease that is lost is not renewed again."""
 
     def __init__(self, store: FittingStore, worker: str, chunks: Iterable[Claimed]) -> None:
         self._store, self._worker, self._held = store, worker, list(chunks)
         self._renewed = time.monotonic()
 
     def renew(self) -> None:
-        """Keep the claims when called often, at the price of a command each every third of a lease.
+        """Keep the claims; to be called often, and sends a command for each only every third of a lease.
 
         Raises:
             ClaimLost: none is left.
@@ -49,5 +45,5 @@ class Leases:
         except ServerError as error:
             _log.warning("claims not renewed: %s", error)
         if not self._held:
-            raise ClaimLost
+            raise ClaimLost("the claim was lost: the submission was deleted, or this worker was taken for dead")
         self._renewed = time.monotonic()

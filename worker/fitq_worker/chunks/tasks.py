@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from celery import shared_task
 from celery.signals import setup_logging, worker_process_init
 
-from fitq_shared.errors import ServerError
+from fitq_shared.errors import ClaimLost, ServerError
 from fitq_shared.queue import FIT_CHUNK, INTERACTIVE_LANE
 from fitq_shared.settings import Settings
 from fitq_shared.store.fitting import Commit, FittingStore
-from fitq_worker.chunks.leases import ClaimLost, Leases
+from fitq_worker.chunks.leases import Leases
 from fitq_worker.fleet.devices import DEVICE_FAILED_STATUS, DEVICE_VARIABLE
 from fitq_worker.fleet.logs import configure_logging
 
@@ -43,16 +43,16 @@ def fit_chunk(task: Any, submission: str, chunk: int) -> Summary:
     from fitq_worker.chunks import batch
 
     store, worker = _store(), task.request.hostname
-    first = batch.claimed(store, worker, submission, chunk)
+    first = batch.claim_chunk(store, worker, submission, chunk)
     if first is None:
         return {"skipped": "committed, deleted or claimed by another worker"}
     interactive = task.request.delivery_info.get("routing_key") == INTERACTIVE_LANE
-    chunks = [first, *batch.companions(store, worker, first)] if interactive else [first]
+    chunks = [first, *batch.claim_companions(store, worker, first)] if interactive else [first]
     try:
         commits = batch.fit_together(chunks, store.settings.max_attempts, _device(), Leases(store, worker, chunks).renew)
-    except ClaimLost:
-        _log.info("%s: stopped, the claim was lost", first)
-        return {"skipped": "the claim was lost: the submission was deleted or the worker was taken for dead"}
+    except ClaimLost as lost:
+        _log.info("%s: stopped, %s", first, lost)
+        return {"skipped": str(lost)}
     summaries = [_committed(store, chunk, commit, len(chunks)) for chunk, commit in zip(chunks, commits, strict=True)]
     return {**summaries[0], "chunks": len(chunks)}
 

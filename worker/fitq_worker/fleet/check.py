@@ -1,4 +1,4 @@
-"""Is this machine ready to fit? Light enough for a container's health check: neither torch nor Celery is imported."""
+"""Whether this machine can fit. Light enough for a container's health check: neither torch nor Celery is imported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fitq_shared.errors import FitqError
 from fitq_shared.settings import Settings, masked
 from fitq_shared.store.reader import Reader
 from fitq_worker.compiler import cxx_compiler
-from fitq_worker.fleet.devices import CPU, chosen, cuda_devices, usable_cores
+from fitq_worker.fleet.devices import CPU, choose_devices, cuda_devices, usable_cores
 
 
 class Finding(NamedTuple):
@@ -20,12 +20,12 @@ class Finding(NamedTuple):
     required: bool = True
 
 
-def findings(settings: Settings, request: str = "auto") -> list[Finding]:
-    """The server, the devices that `request` means, and whether the compiled engine can be built."""
-    return [_server(settings), _devices(request), _compiler()]
+def check_machine(settings: Settings, request: str = "auto") -> list[Finding]:
+    """Look for the server, the devices that `request` names and a compiler for the engine's kernels."""
+    return [_check_server(settings), _check_devices(request), _check_compiler()]
 
 
-def _server(settings: Settings) -> Finding:
+def _check_server(settings: Settings) -> Finding:
     try:
         Reader(settings).ping()
     except FitqError as error:
@@ -33,16 +33,16 @@ def _server(settings: Settings) -> Finding:
     return Finding("server", True, masked(settings.redis_url))
 
 
-def _devices(request: str) -> Finding:
+def _check_devices(request: str) -> Finding:
     try:
-        devices = chosen(request, cuda_devices())
+        devices = choose_devices(request, cuda_devices())
     except FitqError as error:
         return Finding("devices", False, str(error))
     cores = f", {usable_cores()} cores" if devices == [CPU] else ""
     return Finding("devices", True, "; ".join(f"{device.name}: {device.description}" for device in devices) + cores)
 
 
-def _compiler() -> Finding:
+def _check_compiler() -> Finding:
     found = cxx_compiler()
     detail = found or "no C++ compiler: fits run without compiled loops"
     return Finding("compiler", found is not None, detail, required=False)

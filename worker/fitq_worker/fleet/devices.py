@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from fitq_shared.errors import FitqError
+from fitq_shared.errors import DeviceError
 
 #: The variable that tells a worker process which device to hand to the engine.
 DEVICE_VARIABLE = "FITQ_WORKER_DEVICE"
-#: Exit status of a worker process whose device does not work, or no longer.
+#: Exit status of a worker process whose device does not work, or does so no longer.
 DEVICE_FAILED_STATUS = 70
 
 
@@ -67,14 +67,14 @@ def visible_gpus(installed: Sequence[Gpu], mask: str | None) -> list[Gpu]:
 def cuda_devices(environment: Mapping[str, str] = os.environ) -> list[Device]:
     """The GPUs that this process may use, `cuda:0` being the first one that the environment leaves visible."""
     gpus = visible_gpus(installed_gpus(), environment.get("CUDA_VISIBLE_DEVICES"))
-    return [Device(f"cuda:{place}", gpu.uuid, f"{gpu.name}, {gpu.memory_gib:.0f} GiB") for place, gpu in enumerate(gpus)]
+    return [Device(f"cuda:{index}", gpu.uuid, f"{gpu.name}, {gpu.memory_gib:.0f} GiB") for index, gpu in enumerate(gpus)]
 
 
-def chosen(request: str, gpus: Sequence[Device]) -> list[Device]:
-    """The devices that `request` means: `auto` is every GPU or else the CPU; `cpu` and `cuda:N` are that one.
+def choose_devices(request: str, gpus: Sequence[Device]) -> list[Device]:
+    """The devices that `request` names: `auto` is every GPU or else the CPU; `cpu` and `cuda:N` are that one.
 
     Raises:
-        FitqError: there is no such device.
+        DeviceError: there is no such device.
     """
     if request == "auto":
         return list(gpus) or [CPU]
@@ -82,7 +82,7 @@ def chosen(request: str, gpus: Sequence[Device]) -> list[Device]:
         if device.name == request:
             return [device]
     known = ", ".join(device.name for device in (CPU, *gpus))
-    raise FitqError(f"no device {request!r}: this machine has {known}; `fitq-worker devices` lists them")
+    raise DeviceError(f"no device {request!r}: this machine has {known}; `fitq-worker devices` lists them")
 
 
 def usable_cores() -> int:

@@ -1,4 +1,4 @@
-"""Does the engine compute what it promises on this device? Fits with certified answers, and how many digits agree."""
+"""Whether the engine computes what it promises on a device: fits with certified answers, and how many digits agree."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from rich.table import Table
-
-from fitq_shared.errors import FitqError
+from fitq_shared.errors import DeviceError
 from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob
 from fitq_worker.verify.certified import CertifiedSet
@@ -69,14 +67,14 @@ def verify(data_sets: Iterable[CertifiedSet], device: str) -> list[Check]:
     """Fit each data set on `device`, "cpu" or "cuda:N", and compare.
 
     Raises:
-        FitqError: torch cannot compute on the device.
+        DeviceError: torch cannot compute on the device.
     """
     import torch
 
     try:
         torch.zeros(1, device=device)
     except Exception as error:  # torch has a class for every way in which a device can be missing or broken
-        raise FitqError(f"torch cannot use {device}: {error}; is this torch built for it?") from None
+        raise DeviceError(f"torch cannot use {device}: {error}; is this torch built for it?") from None
     return [_check(data, device) for data in data_sets]
 
 
@@ -89,18 +87,6 @@ def correct_digits(values: Sequence[float] | None, certified: Sequence[float]) -
         return 0.0
     error = max(abs(value - truth) / abs(truth) for value, truth in zip(values, certified, strict=True))
     return max(0.0, -math.log10(max(error, 10.0**-MAX_DIGITS)))
-
-
-def table_of(checks: Iterable[Check]) -> Table:
-    """The checks for people, one data set a line; digits that are required stand in brackets."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("data set", no_wrap=True)
-    for heading in ("degree", "points", "exact\ndigits", "stderr\ndigits", "R²\ncertified", "R²\nnadam", "off by"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
-    for check in checks:
-        table.add_row(*_cells(check), style="red" if check.missed else "")
-    return table
 
 
 def _check(data: CertifiedSet, device: str) -> Check:
@@ -126,19 +112,3 @@ def _check(data: CertifiedSet, device: str) -> Check:
 
 def _lowest_first(highest_first: list[float] | None) -> list[float] | None:
     return highest_first and highest_first[::-1]
-
-
-def _cells(check: Check) -> list[str]:
-    stderr = "-" if check.stderr_digits is None else f"{check.stderr_digits:.1f} ({check.stderr_digits_required})"
-    r2 = ["-", "-"] if check.r2 is None else [f"{check.r2:.7f}", f"{check.r2_difference:.0e}"]
-    verdict = f"missed {', '.join(check.missed)}" if check.missed else "ok"
-    return [
-        check.data_set,
-        str(check.degree),
-        str(check.points),
-        f"{check.exact_digits:.1f} ({check.exact_digits_required})",
-        stderr,
-        f"{check.r2_certified:.7f}",
-        *r2,
-        verdict,
-    ]
