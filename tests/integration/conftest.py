@@ -100,9 +100,11 @@ def hasty_settings(server: Server) -> Settings:
 def fleet(hasty_settings: Settings, start_worker: Callable[..., Worker], redis_client: redis.Redis) -> Iterator[Fleet]:
     """One worker under the hasty settings for all tests that leave it running."""
     worker = start_worker(hasty_settings)
-    yield Fleet(worker, SubmittingStore(hasty_settings), redis_client)
+    store = SubmittingStore(hasty_settings)
+    yield Fleet(worker, store, redis_client)
     worker.process.kill()
     worker.process.wait()
+    store.disconnect()
 
 
 @pytest.fixture
@@ -118,6 +120,7 @@ def start_fleet(start_worker: Callable[..., Worker]) -> Iterator[Callable[[Setti
     for fleet in started:
         fleet.worker.process.kill()
         fleet.worker.process.wait()
+        fleet.store.disconnect()
         fleet.redis_client.close()
 
 

@@ -48,6 +48,10 @@ class Reader:
         self.settings = settings
         self._redis = connected(settings)
 
+    def disconnect(self) -> None:
+        """Close the connections to the server; a later command opens new ones."""
+        self._redis.close()
+
     def ping(self) -> None:
         """Return when the server answers; raise ServerUnreachable when it does not."""
         with self._server():
