@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import redis
-
 from fitq_shared.settings import Settings
 from fitq_shared.store.connection import translated_errors
 from fitq_shared.store.keys import broker_prefix
@@ -24,7 +22,7 @@ INTERACTIVE_LANE = "fitq.interactive"
 BULK_LANES = tuple(f"fitq.bulk.{number}" for number in range(8))
 LANES = (INTERACTIVE_LANE, *BULK_LANES)
 
-#: The planner aims at chunks of a few seconds; one that runs this long hangs.
+#: The planner aims at chunks of half a second; one that still runs after this long hangs.
 CHUNK_TIME_LIMIT_SECONDS = 600
 RESULT_EXPIRES_SECONDS = 24 * 3600
 
@@ -32,28 +30,28 @@ RESULT_EXPIRES_SECONDS = 24 * 3600
 class InteractiveFirst:
     """The order in which a worker looks for messages: the interactive lane always first, the others in turn.
 
-    What kombu takes as a queue order strategy, beside its own ones, which are all fair or all unfair.
+    This is a queue order strategy of kombu, whose own ones are fair to all queues or to none.
     """
 
     def __init__(self) -> None:
         self.lanes: list[str] = []
 
     def update(self, lanes: Iterable[str]) -> None:
-        """From now on these are the lanes."""
+        """Take these as the lanes from now on."""
         self.lanes = list(lanes)
 
     def consume(self, count: int) -> list[str]:
-        """The lanes in the order in which they are looked at next."""
+        """The lanes in the order in which to look at them next."""
         return sorted(self.lanes, key=lambda lane: lane != INTERACTIVE_LANE)[:count]
 
     def rotate(self, last_used: str) -> None:
-        """A message came from this lane: all others have their turn before it."""
+        """Let all other lanes have their turn before this one, from which a message came."""
         self.lanes.sort(key=lambda lane: lane == last_used)
 
 
-def lane_of(submission: str, jobs: int | None) -> str:
-    """The queue of a submission: interactive when it is known to be small, else a bulk lane by hash of its id."""
-    if jobs is not None and jobs <= INTERACTIVE_JOBS:
+def lane_of(submission: str, job_count: int | None) -> str:
+    """The lane of a submission: interactive when it is known to be small, else a bulk lane by hash of its id."""
+    if job_count is not None and job_count <= INTERACTIVE_JOBS:
         return INTERACTIVE_LANE
     return BULK_LANES[zlib.crc32(submission.encode()) % len(BULK_LANES)]
 
@@ -84,7 +82,7 @@ def worker_app(settings: Settings) -> Celery:
             "visibility_timeout": settings.visibility_timeout_seconds,
         },
         result_expires=RESULT_EXPIRES_SECONDS,
-        # Late acknowledgement: a chunk whose worker dies is delivered again; the commit drops the duplicate.
+        # Acknowledged late: a chunk whose worker dies is delivered again, and the commit drops a duplicate.
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_time_limit=CHUNK_TIME_LIMIT_SECONDS,
@@ -108,14 +106,14 @@ def worker_app(settings: Settings) -> Celery:
 
 @contextmanager
 def _translated_errors(app: Celery) -> Iterator[None]:
-    """kombu wraps most errors of the Redis client in some of its own; unwrap it, then as the store does."""
+    """Unwrap the errors of the Redis client, which kombu wraps in its own, and translate them as the store does."""
     from kombu.exceptions import BatchPublishError, OperationalError
 
     with translated_errors(app.conf.broker_url):
         try:
             yield
         except (BatchPublishError, OperationalError) as error:
-            raise error.__cause__ or redis.exceptions.ConnectionError(str(error)) from None
+            raise error.__cause__ or ConnectionError(str(error)) from None
 
 
 def _app(settings: Settings, **more: Any) -> Celery:

@@ -30,7 +30,7 @@ def translated_errors(url: str) -> Iterator[None]:
         raise ServerUnreachable(
             f"Redis at {masked(url)} does not let us in ({error}): set user and password in FITQ_REDIS_URL"
         ) from None
-    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, ConnectionError) as error:
         raise ServerUnreachable(
             f"no Redis answers at {masked(url)} ({error}): start one, set FITQ_REDIS_URL, or use `fitq run`, which "
             "needs none"

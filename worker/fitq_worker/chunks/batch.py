@@ -1,4 +1,4 @@
-"""Chunks in the hands of a worker: claimed one by one, fitted as one batch, ready to be committed one by one."""
+"""Chunks of a worker: claimed one by one, fitted as one batch, and made ready to be committed one by one."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def claim_companions(store: FittingStore, worker: str, first: Chunk) -> list[Chu
 
 
 def fit_together(chunks: Sequence[Chunk], max_attempts: int, device: str, renew: Callable[[], None]) -> list[Commit]:
-    """What is to be committed of each chunk; chunks that agree in shape are fitted as one batch.
+    """What to commit of each chunk; the chunks agree in shape and are fitted as one batch.
 
     Raises:
         ClaimLost: from `renew`.
@@ -102,14 +102,14 @@ def _problem(chunk: Chunk, max_attempts: int) -> str:
 
 
 def _fit(chunks: Sequence[Chunk], device: str, renew: Callable[[], None]) -> list[Fitted]:
-    """What the engine makes of each chunk; failed jobs when it raises, so that the submission comes to its end."""
+    """The results of each chunk; failed jobs where the engine raises, so that the submission comes to its end."""
     jobs, sets = joined([chunk.rows for chunk in chunks])
     try:
         return _split(fit(jobs, device, sets=sets, on_block=renew), chunks)
     except ClaimLost:
         raise
     except torch.AcceleratorError:
-        # Such an error stays in the process: a fresh one gets the chunk, up to the limit of attempts.
+        # The process cannot use its device again: a fresh one gets the chunk, up to the limit of attempts.
         _log.exception("%s: the device failed, this process ends", chunks[0])
         os._exit(DEVICE_FAILED_STATUS)
     except Exception as error:
@@ -120,7 +120,7 @@ def _fit(chunks: Sequence[Chunk], device: str, renew: Callable[[], None]) -> lis
 
 
 def _split(fitted: Fitted, chunks: Sequence[Chunk]) -> list[Fitted]:
-    """The frames of each chunk; traces are those of all jobs or of none."""
+    """The rows of each chunk; either all of its jobs have traces or none."""
     lengths = [len(chunk.rows.frame) for chunk in chunks]
     starts = np.cumsum([0, *lengths[:-1]]).tolist()
     return [Fitted(*(frame.slice(start, length) for frame in fitted)) for start, length in zip(starts, lengths, strict=True)]

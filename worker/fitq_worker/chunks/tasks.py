@@ -1,4 +1,4 @@
-"""The one task: claim a chunk, fit it, commit it. Runs in the pool's child, the only process that imports torch."""
+"""The one task: claim a chunk, fit it, commit it. It runs in the pool's child, the only process that imports torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from fitq_worker.fleet.logs import configure_logging
 if TYPE_CHECKING:
     from fitq_worker.chunks.batch import Chunk
 
-#: A server that is away is waited for this long before fitted results are given up and the chunk is run again.
+#: Pauses between attempts to commit while the server is away; after the last one the results are given up, and the chunk
+#: runs again.
 COMMIT_RETRY_SECONDS = (1, 2, 4, 8, 16, 30)
 
 # With a receiver connected Celery leaves logging alone. Both the worker process and the pool's child import this module.
@@ -35,7 +36,7 @@ Summary = dict[str, Any]
 
 @shared_task(name=FIT_CHUNK, bind=True)  # type: ignore[untyped-decorator]  # Celery has no types
 def fit_chunk(task: Any, submission: str, chunk: int) -> Summary:
-    """Fit a chunk and commit its results; a chunk that is done, deleted or in other hands is left alone.
+    """Fit a chunk and commit its results; a chunk that is done, deleted or another worker's is left alone.
 
     Small chunks of the same shape that wait in the interactive lane are fitted with it. Their own messages come later
     and find them committed.
@@ -53,13 +54,13 @@ def fit_chunk(task: Any, submission: str, chunk: int) -> Summary:
     except ClaimLost as lost:
         _log.info("%s: stopped, %s", first, lost)
         return {"skipped": str(lost)}
-    summaries = [_committed(store, chunk, commit, len(chunks)) for chunk, commit in zip(chunks, commits, strict=True)]
+    summaries = [_commit(store, chunk, commit, len(chunks)) for chunk, commit in zip(chunks, commits, strict=True)]
     return {**summaries[0], "chunks": len(chunks)}
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]
 def prepare(**_celery: Any) -> None:
-    """Import the engine and start compiling before the first chunk comes; end where the device does not work.
+    """Import the engine and start compiling before the first chunk comes; end when the device does not work.
 
     A process that stayed would take chunk after chunk and turn every one into errors.
     """
@@ -76,8 +77,8 @@ def prepare(**_celery: Any) -> None:
         os._exit(DEVICE_FAILED_STATUS)
 
 
-def _committed(store: FittingStore, chunk: Chunk, commit: Commit, together: int) -> Summary:
-    stored = _stored(store, chunk, commit)
+def _commit(store: FittingStore, chunk: Chunk, commit: Commit, together: int) -> Summary:
+    stored = _commit_patiently(store, chunk, commit)
     statuses = ", ".join(f"{fits} {status}" for status, fits in commit.statuses.items())
     company = f" in a batch of {together} chunks" if together > 1 else ""
     dropped = "" if stored else " (dropped: committed before, or deleted)"
@@ -85,8 +86,8 @@ def _committed(store: FittingStore, chunk: Chunk, commit: Commit, together: int)
     return {"fits": commit.job_count, "seconds": round(commit.seconds, 3), "statuses": commit.statuses, "stored": stored}
 
 
-def _stored(store: FittingStore, chunk: Chunk, commit: Commit) -> bool:
-    """Commit, riding out a server that is away; after the last try the chunk is left to the reconciler."""
+def _commit_patiently(store: FittingStore, chunk: Chunk, commit: Commit) -> bool:
+    """Commit, again and again while the server is away; after the last attempt the chunk is left to the reconciler."""
     for seconds in COMMIT_RETRY_SECONDS:
         try:
             return store.commit(chunk.submission, chunk.number, commit)

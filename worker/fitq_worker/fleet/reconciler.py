@@ -2,8 +2,8 @@
 
 A message can vanish: with a worker killed between taking and recording it, with a Redis that lost its last second, with
 a client killed between storing chunks and publishing them. A chunk is stranded when it is not committed, no worker
-holds a lease on it, its last message is not fresh, and its lane is empty, so that it cannot be merely waiting. A guess
-that is wrong costs one message, which the claim or the commit drops.
+holds a lease on it, its last message is not fresh, and its lane is empty, so that it cannot be merely waiting. A wrong
+guess costs one message, which the claim or the commit drops.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 def reconcile_until(stopped: threading.Event, settings: Settings) -> None:
     """Look for stranded chunks about every five seconds; a server that is away is asked again the next time."""
     stranded, app = StrandedChunks(settings), client_app(settings)
-    # Several supervisors share a server: without the jitter they would all look at once, and all see the same.
+    # Several supervisors share a server: without the jitter they would all look at once and find the same chunks.
     while not stopped.wait(INTERVAL_SECONDS * random.uniform(0.5, 1.5)):
         try:
             reconcile(stranded, app)

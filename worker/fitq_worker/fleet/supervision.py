@@ -7,16 +7,16 @@ import sys
 
 from celery.platforms import set_pdeathsig
 
-#: Holds the process id of the supervisor.
+#: Names the process id of the supervisor.
 SUPERVISOR_VARIABLE = "FITQ_WORKER_SUPERVISOR"
 
 
 def die_with_supervisor() -> None:
-    """Have Linux kill this process when its supervisor ends; end at once when that has already happened.
+    """Have Linux kill this process when its supervisor ends, or end now where it has ended already.
 
-    Celery ties the pool's child to this process in the same way. Does nothing in a process without a supervisor.
+    Celery ties the pool's child to this process in the same way. Without a supervisor nothing happens.
     """
-    # Popped because the pool's child, whose parent is another one, inherits what is left.
+    # Removed, because the pool's child inherits the environment and has another parent.
     supervisor = os.environ.pop(SUPERVISOR_VARIABLE, None)
     if supervisor is None:
         return

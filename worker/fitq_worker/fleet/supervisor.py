@@ -17,11 +17,12 @@ from fitq_worker.fleet.devices import Device, process_environment, usable_cores
 from fitq_worker.fleet.reconciler import reconcile_until
 from fitq_worker.fleet.supervision import SUPERVISOR_VARIABLE
 
-#: Chunks take seconds; a worker that has not ended after this long is killed and its chunk runs again elsewhere.
+#: A chunk takes about half a second, minutes where a single job is that large. A worker that has not ended after this
+#: long is killed, and its chunk runs again elsewhere.
 DRAIN_SECONDS = 60
 FIRST_RESTART_SECONDS = 1.0
 LAST_RESTART_SECONDS = 60.0
-#: A process that lived this long was healthy: its next death is restarted without delay again.
+#: A process that lived this long was healthy: the delays before its restarts start from the first again.
 HEALTHY_SECONDS = 60.0
 POLL_SECONDS = 0.2
 
@@ -37,7 +38,7 @@ class WorkerProcess:
         self._delay = FIRST_RESTART_SECONDS
         self._start()
 
-    def look_after(self) -> None:
+    def restart_if_ended(self) -> None:
         """Start the process again when it has ended and its delay is over."""
         if self._process.poll() is None:
             return
@@ -46,13 +47,13 @@ class WorkerProcess:
         elif time.monotonic() >= self._restart_at:
             self._start()
 
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         """Whether the process has not ended yet."""
         return self._process.poll() is None
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal, unless the process has ended."""
-        if self.running():
+        if self.is_running():
             self._process.send_signal(number)
 
     def _start(self) -> None:
@@ -69,16 +70,16 @@ class WorkerProcess:
         self._delay = min(2 * self._delay, LAST_RESTART_SECONDS)
 
 
-class _Stop:
+class _StopRequests:
     """Counts TERM and INT: the first one drains, the second one kills."""
 
     def __init__(self) -> None:
-        self.requests = 0
+        self.count = 0
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._request)
 
     def _request(self, _number: int, _frame: FrameType | None) -> None:
-        self.requests += 1
+        self.count += 1
 
 
 def supervise(settings: Settings, devices: Sequence[Device], processes: int | None = None) -> int:
@@ -86,19 +87,19 @@ def supervise(settings: Settings, devices: Sequence[Device], processes: int | No
 
     `processes` is their number for each device: by default one on a GPU and one for each usable core on the CPU.
     """
-    stop = _Stop()
-    workers = _started(devices, processes)
+    stop = _StopRequests()
+    workers = _start(devices, processes)
     stopped = threading.Event()
     threading.Thread(target=reconcile_until, args=(stopped, settings), daemon=True).start()
-    while not stop.requests:
+    while not stop.count:
         for worker in workers:
-            worker.look_after()
+            worker.restart_if_ended()
         time.sleep(POLL_SECONDS)
     stopped.set()
-    return _drained(workers, stop)
+    return _drain(workers, stop)
 
 
-def _started(devices: Sequence[Device], processes: int | None) -> list[WorkerProcess]:
+def _start(devices: Sequence[Device], processes: int | None) -> list[WorkerProcess]:
     cores = usable_cores()
     counts = [processes or (1 if device.uuid else cores) for device in devices]
     threads = max(1, cores // sum(counts))
@@ -110,13 +111,13 @@ def _started(devices: Sequence[Device], processes: int | None) -> list[WorkerPro
     ]
 
 
-def _drained(workers: Sequence[WorkerProcess], stop: _Stop) -> int:
-    _log.info("stopping: chunks in work are finished first; a second signal ends them at once")
+def _drain(workers: Sequence[WorkerProcess], stop: _StopRequests) -> int:
+    _log.info("stopping: chunks that are being fitted are finished first; a second signal ends them at once")
     for worker in workers:
         worker.send(signal.SIGTERM)
     deadline = time.monotonic() + DRAIN_SECONDS
-    while any(worker.running() for worker in workers):
-        if stop.requests > 1 or time.monotonic() > deadline:
+    while any(worker.is_running() for worker in workers):
+        if stop.count > 1 or time.monotonic() > deadline:
             for worker in workers:
                 worker.send(signal.SIGKILL)
             _log.warning("workers were killed; their chunks will run again")
