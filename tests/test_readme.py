@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from fitq.cli import main
@@ -29,8 +28,7 @@ SCRIPTS = dict(zip(("poll.py", "bands.py"), re.findall(r"```python\n(.*?)```", R
 )
 def test_scripts_run_against_a_worker(worker: Any, example: str, printed: str) -> None:
     """The scripts of the README are those of examples/, at most ten lines each, and print what they are for."""
-    settings = msgspec.structs.asdict(worker.settings)
-    environment = {**os.environ, **{PREFIX + name.upper(): str(value) for name, value in settings.items()}}
+    environment = os.environ | worker.settings.environment()
 
     run = subprocess.run(
         [sys.executable, "-c", SCRIPTS[example]], env=environment, capture_output=True, text=True, timeout=120

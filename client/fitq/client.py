@@ -44,19 +44,19 @@ class Client:
         """Check the jobs, store them in chunks and enqueue these.
 
         `jobs` are FitJobs, dictionaries of their fields, the path of a file of jobs, or what a reader of `fitq.readers`
-        gives. `source` is shown to people in `fitq ls`. `on_open` is called with the id of the submission before its
-        first job is stored: who may be killed should note it then.
+        gives. `source` tells people where they came from. `on_open` is called with the id of the submission before its
+        first job is stored: with it the upload can be resumed, should this process be killed.
 
-        A `key` names the submission: submitting the same jobs under it again returns the submission there is, completed
-        where an upload was broken off. `resume` is the id of one to complete. After a bad job nothing remains of a new
-        submission without a key; after a failure of the server it stays open, to be resumed.
+        A `key` names the submission: submitting the same jobs under it again returns the same submission, and completes
+        it where an upload was broken off. `resume` is the id of a submission to complete. After a bad job nothing remains
+        of a new submission without a key; after a failure of the server it stays open, to be resumed.
 
         Raises:
             InputError: a file cannot be read or a job breaks a rule.
             DifferentContent: the submission with this key or id was made of other jobs.
             SubmissionNotFound: there is none to resume.
         """
-        # Whoever looks at results needs no readers, no planner and no queue, which take a while to import.
+        # Imported here because those who only look at results need no readers, planner and queue, which take a while.
         from fitq.submitting.upload import plan_jobs, upload
 
         self.store.ping()
@@ -67,7 +67,8 @@ class Client:
                 on_open(submission)
             upload(self.store, submission, chunks, job_count)
         except ServerError as error:
-            raise type(error)(f"{error}. {submission} stays open: submit with --resume {submission} to go on") from None
+            error.add_note(f"{submission} stays open: submit the same jobs again and resume it")
+            raise
         except BaseException:
             if not (key or resume):
                 with suppress(FitqError):

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from fitq_shared.errors import ServerUnreachable
+from fitq_shared.waiting import attempts
 
-#: How long asking goes on without an answer from the server.
+#: How long to go on asking while the server does not answer.
 MAX_OUTAGE_SECONDS = 120.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 0.25
 
@@ -22,12 +23,10 @@ def ride_out(ask: Callable[[], _Answer], deadline: float = float("inf")) -> _Ans
         ServerUnreachable: it did not answer in that time.
     """
     give_up = min(time.monotonic() + MAX_OUTAGE_SECONDS, deadline)
-    pause = _FIRST_PAUSE_SECONDS
-    while True:
+    for is_last in attempts(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, give_up):
         try:
             return ask()
         except ServerUnreachable:
-            if time.monotonic() + pause > give_up:
+            if is_last:
                 raise
-        time.sleep(pause)
-        pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+    raise AssertionError("the last attempt returns or raises")

@@ -16,6 +16,7 @@ from fitq.results.streams import RESULTS, TRACES, CompletionOrder, InputOrder, K
 from fitq_shared.errors import InputError, JobNotFinished, JobNotFound, SubmissionTimeout
 from fitq_shared.store.manifest import Manifest
 from fitq_shared.store.submitting import SubmittingStore
+from fitq_shared.waiting import attempts
 
 _FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.05, 0.25
 
@@ -46,16 +47,13 @@ class Submission:
             SubmissionTimeout: `timeout_seconds` are over; the submission goes on.
         """
         deadline = float("inf") if timeout_seconds is None else time.monotonic() + timeout_seconds
-        pause = _FIRST_POLL_SECONDS
-        while True:
+        for is_last in attempts(_FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS, deadline):
             manifest = ride_out(self.status, deadline)
             yield manifest
             if manifest.finished:
                 return
-            if time.monotonic() >= deadline:
+            if is_last:
                 raise self._timeout(manifest, timeout_seconds)
-            time.sleep(max(min(pause, deadline - time.monotonic()), 0.0))
-            pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
 
     def wait(self, timeout_seconds: float | None = None) -> Manifest:
         """Return the manifest once all fits are done; see `progress`."""
@@ -108,9 +106,9 @@ class Submission:
             return row | {"tags": row["tags"] and msgspec.json.decode(row["tags"])}
         manifest = self.status()
         if None in frames:
-            raise JobNotFinished(f"{self.id}: job {job!r} is not fitted yet; wait with `fitq wait {self.id}`")
+            raise JobNotFinished(f"{self.id}: job {job!r} is not fitted yet; wait for it", self.id)
         still = " so far, and more are being submitted" if manifest.state == "open" else ""
-        raise JobNotFound(f"{self.id} has no job {job!r}{still}: mistyped? `fitq results {self.id}` shows all ids")
+        raise JobNotFound(f"{self.id} has no job {job!r}{still}: mistyped?", self.id)
 
     def trace(self, job: str) -> dict[str, Any]:
         """The trace of the job with this id: `index`, `id`, `step` and `loss`.
@@ -123,7 +121,7 @@ class Submission:
         if (row := _row(TRACES, frames, job)) is not None:
             return row
         self.result(job)  # says so where the job is not there or not fitted
-        raise JobNotFound(f"{self.id}: job {job!r} keeps no trace; submit it with another `trace` than none")
+        raise JobNotFound(f"{self.id}: job {job!r} keeps no trace; submit it with another `trace` than none", self.id)
 
     def delete(self) -> None:
         """Remove the submission with its jobs and results; fits that are running are dropped."""
@@ -152,8 +150,7 @@ class Submission:
     def _timeout(self, manifest: Manifest, seconds: float | None) -> SubmissionTimeout:
         done = f"{manifest.done_jobs} of {manifest.jobs} fits are done"
         return SubmissionTimeout(
-            f"{self.id} did not finish in {seconds:g} s ({done}); it goes on: `fitq wait {self.id}`, and look whether a "
-            "worker is running"
+            f"{self.id} did not finish in {seconds:g} s ({done}); it goes on: look whether a worker is running", self.id
         )
 
 

@@ -84,7 +84,11 @@ class ResultsUnreachable(ServerError):
 
 
 class SubmissionError(FitqError):
-    """Base of the errors about one submission."""
+    """Base of the errors about one submission, whose id is `submission`."""
+
+    def __init__(self, text: str, submission: str) -> None:
+        self.submission = submission
+        super().__init__(text)
 
 
 class SubmissionNotFound(SubmissionError):

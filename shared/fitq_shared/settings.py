@@ -34,7 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Read FITQ_* from `environment` (the process' own by default).
+        """Read FITQ_* from `environment` (by default that of this process).
 
         Raises:
             SettingsError: a value does not convert; the text names the variable.
@@ -48,6 +48,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             except msgspec.ValidationError as error:
                 raise SettingsError(f"{PREFIX}{name.upper()}={text!r}: {error}; unset it to use the default") from None
         return msgspec.convert(given, cls, strict=False)
+
+    def environment(self) -> dict[str, str]:
+        """The variables from which another process reads the same settings."""
+        return {PREFIX + name.upper(): str(value) for name, value in msgspec.structs.asdict(self).items()}
 
 
 def masked(url: str) -> str:

@@ -166,7 +166,7 @@ def test_results_are_committed_after_an_outage_of_the_server(
     fleet.submit("kept")
     fleet.wait_until_claimed("kept")
     restartable.kill()
-    fleet.wait_until(lambda: "commit failed, next try" in fleet.worker.log.read_text())
+    fleet.wait_until(lambda: "commit failed, trying again" in fleet.worker.log.read_text())
     restartable.start()
     fleet.wait_until_finished("kept")
     committed = SubmissionKeys(restartable.settings.namespace, "kept").committed

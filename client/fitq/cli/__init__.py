@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from fitq.cli.exit_codes import INTERRUPTED, exit_code
+from fitq.cli.next_steps import text_of
 from fitq_shared import __version__
 from fitq_shared.errors import FitqError
 
@@ -44,7 +45,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(context)
         except FitqError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {text_of(error)}", err=True)
             context.exit(exit_code(error))
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)

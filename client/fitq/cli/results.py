@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import click
@@ -54,12 +53,12 @@ def command(
     ends with a line "cursor: CURSOR" (in a JSON document it is a field): --since CURSOR gives what is stored later.
     """
     from fitq.cli.output import line_of, quiet_when_nobody_reads
-    from fitq.results.writers import format_of
+    from fitq.results.targets import format_of, is_folder
 
     found = options.client(url).submission(submission)
-    folder = output != "-" and not Path(output).suffix and format is None and not as_json
+    folder = format is None and not as_json and is_folder(output)
     if folder and (traces or job):
-        raise click.UsageError(f"{output} has no suffix: a folder gets results and traces of all jobs; or say --format")
+        raise click.UsageError(f"{output} is a folder, which gets results and traces of all jobs; name a file")
     if job and (follow or since or ordered):
         raise click.UsageError("--id gives one job; it does not go with --follow, --since or --ordered")
     ordered = ordered or not (follow or since)
@@ -98,10 +97,10 @@ def _write(batches: Batches, traces: bool, output: str, format: str, since: str 
 def _write_folder(found: Submission, folder: str, since: str | None, follow: bool, ordered: bool) -> None:
     """Write results and traces into a folder, then tell the last cursor."""
     from fitq.results.copying import copying
-    from fitq.results.writers import targets
+    from fitq.results.targets import choose_files
 
     stream, cursors = partial(found.stream, since=since, follow=follow, ordered=ordered), [since]
-    with copying(stream, targets(folder, None), lambda cursor, _: cursors.append(cursor)) as copy:
+    with copying(stream, choose_files(folder, None), lambda cursor, _: cursors.append(cursor)) as copy:
         for _ in found.progress() if follow else [found.status()]:
             copy()
     _tell(cursors[-1])

@@ -40,16 +40,17 @@ def command(context: click.Context, /, output: str | None, device: str, as_json:
     from rich.console import Console
 
     from fitq.cli.output import follow, print_json
-    from fitq.cli.summary import Tally
+    from fitq.cli.summary import render
     from fitq.client import Client
     from fitq.local import local_fleet
     from fitq.results.copying import copying
-    from fitq.results.writers import targets
+    from fitq.results.summary import Tally
+    from fitq.results.targets import choose_files
 
     # Python would die at once of SIGTERM and leave the temporary folder; an exit takes the fleet down first.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
     found = options.jobs_from(inputs)
-    results_file, traces_file = targets(output, inputs["input"])
+    results_file, traces_file = choose_files(output, inputs["input"])
     progress, tally = Console(stderr=True), Tally()
     with local_fleet(device) as fleet:
         with progress.status("submitting"):
@@ -59,11 +60,11 @@ def command(context: click.Context, /, output: str | None, device: str, as_json:
         stream = partial(submission.stream, follow=True, ordered=True)
         with copying(stream, (results_file, traces_file), lambda _, batch: tally.add(batch)) as copy:
             manifest = follow(_watched(submission, fleet, copy), progress)
-    summary = tally.summary(manifest)
+    summary = tally.summarize(manifest)
     if as_json:
         print_json({**msgspec.structs.asdict(summary), "results": str(results_file), "traces": str(traces_file)})
     else:
-        Console().print(tally.rendered(summary))
+        Console().print(render(summary, tally.first_rows))
         click.echo(f"\nresults: {results_file}\ntraces:  {traces_file}")
     context.exit(exit_code_of_fits(summary.statuses))
 

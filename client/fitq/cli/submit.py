@@ -8,6 +8,7 @@ import click
 
 from fitq.cli import options
 from fitq_shared import command_line
+from fitq_shared.errors import ServerError
 
 
 @click.command(short_help="Hand jobs to the fleet and print the submission's id.")
@@ -29,8 +30,19 @@ def command(key: str, resume: str, url: str | None, as_json: bool, **inputs: Any
     found = options.jobs_from(inputs)
     if key and resume:
         raise click.UsageError("give --key or --resume, not both")
-    told = None if as_json else click.echo
-    submission = options.client(url).submit(found.jobs, found.source, on_open=told, key=key, resume=resume)
+    opened: list[str] = []
+
+    def tell(submission: str) -> None:
+        opened.append(submission)
+        if not as_json:
+            click.echo(submission)
+
+    try:
+        submission = options.client(url).submit(found.jobs, found.source, on_open=tell, key=key, resume=resume)
+    except ServerError as error:
+        for name in opened:
+            error.add_note(f"`fitq submit` with the same input and --resume {name} goes on")
+        raise
     for notice in found.notices():
         click.echo(notice, err=True)
     manifest = submission.status()

@@ -20,6 +20,7 @@ from pyarrow import parquet
 
 from fitq.results.csv_writer import csv_writer
 from fitq.results.json_rows import rows_of
+from fitq.results.targets import format_of, is_standard_output
 from fitq_shared.errors import FileError
 
 #: Version of the layout of JSON documents.
@@ -68,44 +69,6 @@ def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """A batch in parts of rows, none of them empty."""
     rows = max(batch.num_rows * _PIECE_BYTES // max(batch.nbytes, 1), 1)
     return (batch.slice(first, rows) for first in range(0, batch.num_rows, rows))
-
-
-def format_of(target: str | Path) -> str:
-    """The format that the suffix of a file stands for; JSONL for standard output.
-
-    Raises:
-        FileError: no format has this suffix.
-    """
-    suffix = "jsonl" if str(target) == "-" else Path(target).suffix.lower().removeprefix(".").replace("ndjson", "jsonl")
-    if suffix not in FORMATS:
-        known = ", ".join(f".{name}" for name in FORMATS)
-        raise FileError(f"{target}: unknown format {suffix!r}; known are {known}, or say --format")
-    return suffix
-
-
-def targets(output: str | Path | None, source: str | Path | None) -> tuple[Path, Path]:
-    """Where a run puts its results and traces; the folder is made.
-
-    `output` with a suffix of FORMATS is the results file, the traces go beside it; otherwise it is a folder, by default
-    one named after the file `source`.
-
-    Raises:
-        FileError: the folder cannot be made.
-    """
-    path = Path(output) if output is not None else Path(_folder_name(source))
-    if path.suffix.removeprefix(".") in FORMATS:
-        folder, files = path.parent, (path, path.with_stem(f"{path.stem}-traces"))
-    else:
-        folder, files = path, (path / "results.parquet", path / "traces.parquet")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot make the folder {folder}: {error.strerror}; name another one with -o") from None
-    return files
-
-
-def _folder_name(source: str | Path | None) -> str:
-    return "fitq-results" if source is None or str(source) == "-" else f"{Path(source).stem}-results"
 
 
 @contextmanager
@@ -179,7 +142,7 @@ FORMATS: dict[str, Format] = {"parquet": _parquet, "jsonl": _jsonl, "json": _jso
 
 
 def _opened(target: str | Path) -> AbstractContextManager[BinaryIO]:
-    return _standard_output() if str(target) == "-" else _replacing(Path(target))
+    return _standard_output() if is_standard_output(target) else _replacing(Path(target))
 
 
 @contextmanager

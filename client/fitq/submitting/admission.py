@@ -14,6 +14,7 @@ from fitq_shared.settings import masked
 from fitq_shared.store.manifest import Manifest
 from fitq_shared.store.payload import Payload
 from fitq_shared.store.submitting import Memory, SubmittingStore
+from fitq_shared.waiting import attempts
 
 #: Bytes of a stored result apart from its tags and coefficients, and of each of the P numbers of its lists; measured,
 #: compressed.
@@ -60,7 +61,7 @@ class Admission:
 
     def _wait(self, payload: Payload) -> None:
         done, patience_ends = -1, 0.0
-        while True:
+        for _ in attempts(_POLL_SECONDS, _POLL_SECONDS):
             memory, fitted = self._store.memory(), self._store.manifest(self._submission).done_jobs
             open_share = max(1.0 - fitted / self._jobs, 0.0)
             results, frames = self._results_bytes * open_share, self._frames_bytes * open_share
@@ -75,14 +76,12 @@ class Admission:
                 raise self._full(
                     memory, results, f"and nothing was fitted in {PATIENCE_SECONDS:.0f} s: is a worker running?"
                 )
-            time.sleep(_POLL_SECONDS)
 
     def _full(self, memory: Memory, results: float, why: str) -> ServerFull:
         return ServerFull(
             f"Redis at {masked(self._store.settings.redis_url)} has no room for more jobs: {_mib(memory.used)} of "
             f"{_mib(memory.limit)} are in use, the results of {self._jobs:,} jobs will take {_mib(results)}, {why}; delete "
-            "finished submissions (`fitq ls --size`, `fitq delete ID`), raise maxmemory, or keep results in files "
-            "(FITQ_RESULTS_URL)"
+            "finished submissions, raise maxmemory, or keep results in files (FITQ_RESULTS_URL)"
         )
 
 

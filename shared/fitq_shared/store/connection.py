@@ -23,15 +23,12 @@ def translated_errors(url: str) -> Iterator[None]:
         yield
     except redis.exceptions.OutOfMemoryError:
         raise ServerFull(
-            f"Redis at {masked(url)} is full (maxmemory reached) and refuses writes: delete finished submissions "
-            "(`fitq ls`, `fitq delete ID`) or raise maxmemory"
+            f"Redis at {masked(url)} is full (maxmemory reached) and refuses writes: delete finished submissions or raise "
+            "maxmemory"
         ) from None
     except (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError) as error:
         raise ServerUnreachable(
             f"Redis at {masked(url)} does not let us in ({error}): set user and password in FITQ_REDIS_URL"
         ) from None
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, ConnectionError) as error:
-        raise ServerUnreachable(
-            f"no Redis answers at {masked(url)} ({error}): start one, set FITQ_REDIS_URL, or use `fitq run`, which "
-            "needs none"
-        ) from None
+        raise ServerUnreachable(f"no Redis answers at {masked(url)} ({error}): start one or set FITQ_REDIS_URL") from None

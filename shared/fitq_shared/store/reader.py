@@ -159,7 +159,7 @@ class Reader:
 
 def not_found(submission: str) -> SubmissionNotFound:
     """The error of an id that no submission has."""
-    return SubmissionNotFound(f"no submission {submission!r}: mistyped, deleted or expired; `fitq ls` shows what there is")
+    return SubmissionNotFound(f"no submission {submission!r}: mistyped, deleted or expired", submission)
 
 
 def _manifest(submission: str, raw: dict[bytes, bytes]) -> Manifest:

@@ -184,7 +184,7 @@ class SubmittingStore(Reader):
 def different_content(submission: str, what: str) -> DifferentContent:
     """The error of jobs that are not those of the submission."""
     return DifferentContent(
-        f"{submission} was made of other jobs: {what}; submit them under another key, or `fitq delete {submission}` first"
+        f"{submission} was made of other jobs: {what}; submit them under another key, or delete it first", submission
     )
 
 

@@ -18,7 +18,8 @@ import pytest
 from pyarrow import parquet
 
 from fitq.cli.exit_codes import BAD_INPUT, FAILED_FITS, FAILURE, OK, TERMINATED
-from fitq.local import find_server, local_fleet
+from fitq.local import local_fleet
+from fitq.private_server import find_server
 from fitq_shared.errors import LocalFailure, MissingDependency, ServerUnreachable
 from fitq_shared.store.submitting import SubmittingStore
 

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from fitq.results.targets import choose_files, format_of, is_folder
 from fitq.results.traces import LABELLED_SCHEMA
-from fitq.results.writers import FORMATS, targets, writing
+from fitq.results.writers import FORMATS, writing
 from fitq_shared.errors import FileError
 from fitq_shared.jobs.frames import RESULT_SCHEMA
 
@@ -218,24 +219,49 @@ def test_a_failed_write_leaves_the_old_file_alone(results: pa.Table, tmp_path: P
 
 def test_unknown_formats_and_places_are_named(results: pa.Table, tmp_path: Path) -> None:
     """The suffix that is not known, the folder that is not there."""
-    with pytest.raises(FileError, match=r"r.xlsx: unknown format 'xlsx'; known are .parquet, .jsonl"):
+    with pytest.raises(FileError, match=r"r.xlsx: unknown format '.xlsx'; known are .parquet, .jsonl"):
         write(results, tmp_path / "r.xlsx")
     with pytest.raises(FileError, match=r"cannot write .*none/r.csv: No such file"):
         write(results, tmp_path / "none" / "r.csv")
 
 
 def test_a_run_writes_where_its_output_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file gives both names, anything else is a folder; without one it is named after the input."""
+    """A file gives both names, a path without a suffix is a folder; without any it is named after the input."""
     monkeypatch.chdir(tmp_path)
-    assert targets("deep/r.jsonl", "a.csv") == (Path("deep/r.jsonl"), Path("deep/r-traces.jsonl"))
-    assert targets("out", "a.csv") == (Path("out/results.parquet"), Path("out/traces.parquet"))
-    assert targets(None, "data/a.csv")[0] == Path("a-results/results.parquet")
+    assert choose_files("deep/r.jsonl", "a.csv") == (Path("deep/r.jsonl"), Path("deep/r-traces.jsonl"))
+    assert choose_files("out", "a.csv") == (Path("out/results.parquet"), Path("out/traces.parquet"))
+    assert choose_files(None, "data/a.csv")[0] == Path("a-results/results.parquet")
     assert (
-        targets(None, "-")
-        == targets(None, None)
+        choose_files(None, "-")
+        == choose_files(None, None)
         == (Path("fitq-results/results.parquet"), Path("fitq-results/traces.parquet"))
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-results", "deep", "fitq-results", "out"]
     (tmp_path / "file").touch()
-    with pytest.raises(FileError, match="name another one with -o"):
-        targets("file", None)
+    with pytest.raises(FileError, match="name another one"):
+        choose_files("file", None)
+    with pytest.raises(FileError, match=r"standard output \(-\) cannot take both"):
+        choose_files("-", None)
+    with pytest.raises(FileError, match=r"results.xlsx: unknown format"):
+        choose_files("results.xlsx", None)
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [("-", False), ("r.parquet", False), ("r.NDJSON", False), ("r.xlsx", False), ("out", True), ("run.1/", True)],
+)
+def test_one_rule_tells_a_folder_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, found: bool
+) -> None:
+    """By the path alone; a folder that is there is one, whatever its name."""
+    monkeypatch.chdir(tmp_path)
+    assert is_folder(output) == found
+    (tmp_path / "v1.5").mkdir()
+    assert is_folder("v1.5")
+
+
+def test_newline_delimited_json_is_jsonl(tmp_path: Path) -> None:
+    """Under both of its usual suffixes; traces lie beside results."""
+    results, traces = choose_files(tmp_path / "r.ndjson", None)
+    assert (results.name, traces.name) == ("r.ndjson", "r-traces.ndjson")
+    assert format_of(results) == format_of("-") == "jsonl"

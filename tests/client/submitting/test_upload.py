@@ -106,17 +106,32 @@ def test_an_upload_that_a_full_server_stopped_is_resumed(
             yield batch
 
     try:
-        with pytest.raises(ServerFull, match=r"stays open: submit with --resume") as caught:
+        with pytest.raises(ServerFull, match=r"maxmemory reached") as caught:
             client.submit(batches())
     finally:
         redis_client.config_set("maxmemory", 0)
     (manifest,) = client.submissions()
-    assert (manifest.state, f"--resume {manifest.id}" in str(caught.value)) == ("open", True)
+    assert manifest.state == "open"
+    assert caught.value.__notes__ == [f"{manifest.id} stays open: submit the same jobs again and resume it"]
 
     resumed = client.submit(jobs(), resume=manifest.id)
 
     assert (resumed.status().state, resumed.status().jobs) == ("closed", 20_000)
     assert stored_indexes(fitting, resumed.id) == list(range(20_000))
+
+
+def test_the_command_line_says_how_to_resume(fitq: Callable[..., Result], redis_client: redis.Redis) -> None:
+    """After the error, which keeps its type, come the command that makes room and the one that goes on."""
+    redis_client.config_set("maxmemory", redis_client.info("memory")["used_memory"] + 2**20)
+    try:
+        result = fitq("submit", "--polynomial", "1,2,3", "--count", "400000")
+    finally:
+        redis_client.config_set("maxmemory", 0)
+    submission = result.stdout.strip()
+    assert result.exit_code == 1
+    assert re.search(r"Error: Redis at .* has no room .*; `fitq ls --size` and `fitq delete ID` make room\n", result.stderr)
+    assert f"\n{submission} stays open" in result.stderr
+    assert f"--resume {submission} goes on" in result.stderr
 
 
 def test_an_upload_whose_client_was_killed_is_resumed(

@@ -51,7 +51,7 @@ def test_adding_a_chunk_twice_counts_it_once(store: SubmittingStore, submission:
 def test_another_chunk_of_the_same_number_is_refused(store: SubmittingStore, submission: str, fitting: FittingStore) -> None:
     """Two clients that fill one submission with different jobs do not mix them, even when the first ones are fitted."""
     fitting.commit(submission, 1, COMMIT)
-    with pytest.raises(DifferentContent, match=r"jobs 7 to 9 of the input .*fitq delete sub"):
+    with pytest.raises(DifferentContent, match=r"jobs 7 to 9 of the input .*delete it first"):
         store.add_chunk(submission, Payload(1, b"other", 3, 7, 9), LANE)
     with pytest.raises(DifferentContent):
         store.add_chunk(submission, Payload(0, b"other", 3, 0, 2), LANE)
@@ -196,7 +196,7 @@ def test_a_deleted_submission_leaves_no_key_behind(
     assert fitting.claim(submission, 0, "a") is None
     assert not fitting.renew(submission, 0, "a")
     assert not fitting.commit(submission, 0, COMMIT)
-    with pytest.raises(SubmissionNotFound, match="fitq ls"):
+    with pytest.raises(SubmissionNotFound, match="mistyped, deleted or expired"):
         store.delete(submission)
 
 

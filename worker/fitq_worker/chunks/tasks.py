@@ -15,6 +15,7 @@ from fitq_shared.errors import ClaimLost, ServerError
 from fitq_shared.queue import FIT_CHUNK, INTERACTIVE_LANE
 from fitq_shared.settings import Settings
 from fitq_shared.store.fitting import Commit, FittingStore
+from fitq_shared.waiting import attempts
 from fitq_worker.chunks.leases import Leases
 from fitq_worker.fleet.devices import DEVICE_FAILED_STATUS, DEVICE_VARIABLE
 from fitq_worker.fleet.logs import configure_logging
@@ -22,9 +23,8 @@ from fitq_worker.fleet.logs import configure_logging
 if TYPE_CHECKING:
     from fitq_worker.chunks.batch import Chunk
 
-#: Pauses between attempts to commit while the server is away; after the last one the results are given up, and the chunk
-#: runs again.
-COMMIT_RETRY_SECONDS = (1, 2, 4, 8, 16, 30)
+#: How long a worker tries to commit while the server is away; then it gives the results up, and the chunk runs again.
+COMMIT_PATIENCE_SECONDS = 60.0
 
 # With a receiver connected Celery leaves logging alone. Both the worker process and the pool's child import this module.
 setup_logging.connect(configure_logging)
@@ -88,13 +88,14 @@ def _commit(store: FittingStore, chunk: Chunk, commit: Commit, together: int) ->
 
 def _commit_patiently(store: FittingStore, chunk: Chunk, commit: Commit) -> bool:
     """Commit, again and again while the server is away; after the last attempt the chunk is left to the reconciler."""
-    for seconds in COMMIT_RETRY_SECONDS:
+    for is_last in attempts(1, 30, deadline=time.monotonic() + COMMIT_PATIENCE_SECONDS):
         try:
             return store.commit(chunk.submission, chunk.number, commit)
         except ServerError as error:
-            _log.warning("%s: commit failed, next try in %d s: %s", chunk, seconds, error)
-            time.sleep(seconds)
-    return store.commit(chunk.submission, chunk.number, commit)
+            if is_last:
+                raise
+            _log.warning("%s: commit failed, trying again: %s", chunk, error)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _device() -> str:

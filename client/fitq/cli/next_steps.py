@@ -1,0 +1,32 @@
+"""What to type after an error: the library says what happened, the command line which command comes next."""
+
+from __future__ import annotations
+
+from fitq_shared.errors import (
+    DifferentContent,
+    FitqError,
+    JobNotFinished,
+    JobNotFound,
+    ServerFull,
+    ServerUnreachable,
+    SubmissionNotFound,
+    SubmissionTimeout,
+)
+
+#: `{submission}` becomes the id of the error's submission.
+_NEXT_STEPS: dict[type[FitqError], str] = {
+    SubmissionNotFound: "`fitq ls` shows what there is",
+    DifferentContent: "`fitq delete {submission}` deletes it",
+    SubmissionTimeout: "`fitq wait {submission}` waits again",
+    JobNotFinished: "`fitq wait {submission}` waits",
+    JobNotFound: "`fitq results {submission}` shows all ids",
+    ServerFull: "`fitq ls --size` and `fitq delete ID` make room",
+    ServerUnreachable: "`fitq run` needs no server",
+}
+
+
+def text_of(error: FitqError) -> str:
+    """The error, the command that comes next, and on further lines its notes."""
+    steps = [step for kind, step in _NEXT_STEPS.items() if isinstance(error, kind)]
+    sentence = "; ".join([str(error), *steps]).replace("{submission}", getattr(error, "submission", ""))
+    return "\n".join([sentence, *getattr(error, "__notes__", ())])
