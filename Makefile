@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test test-machines lint check bench bench-engine bench-pipeline clean
+.PHONY: help setup demo test test-machines reference lint check bench bench-engine bench-pipeline clean
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,6 +32,9 @@ test-machines: $(MACHINES:%=test-machine-%)  ## the engine's tests once more, as
 # Each builds kernels of its own. numpy warns of a feature that this processor does not have anyway.
 test-machine-%: setup
 	XDG_CACHE_HOME=$(CURDIR)/$(VENV)/$* $($*) $(BIN)/pytest -W ignore::ImportWarning tests/engine tests/worker/verify/test_checks.py
+
+reference: setup  ## write docs/jobs.md anew, from the fields of a job
+	$(BIN)/python docs/write_jobs.py > docs/jobs.md
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
-import msgspec
 
 from fitq_shared import command_line
-from fitq_shared.jobs.fields import Basis, Dtype, Loss, Missing, Optimizer, Schedule
-from fitq_shared.jobs.job import FitJob, Samples, defaults_from_mapping
+from fitq_shared.jobs.descriptions import FieldDescription, describe_fields
+from fitq_shared.jobs.job import Samples, defaults_from_mapping
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,39 +19,13 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-#: Fields of all jobs that do not give them themselves: name -> type of the option and help.
-_JOB_FIELDS: dict[str, tuple[click.ParamType[Any], str]] = {
-    "missing": (click.Choice(get_args(Missing)), "What a missing value does: the fit is invalid, or drop the point"),
-    "degree": (click.INT, "Degree of the fitted polynomial"),
-    "basis": (click.Choice(get_args(Basis)), "Basis of the descent"),
-    "loss": (click.Choice(get_args(Loss)), "What is minimised"),
-    "delta": (click.FLOAT, "huber: residual from which on it is linear, in units of y"),
-    "delta_sigma": (click.FLOAT, "huber: the same in robust standard deviations"),
-    "ridge": (click.FLOAT, "Penalty on the squares of the basis coefficients"),
-    "optimizer": (click.Choice(get_args(Optimizer)), "As torch.optim has them; exact is the optimum, without a descent"),
-    "dtype": (click.Choice(get_args(Dtype)), "Precision of the descent"),
-    "lr": (click.FLOAT, "Learning rate"),
-    "steps": (click.INT, "Steps of the descent"),
-    "schedule": (click.Choice(get_args(Schedule)), "How the learning rate falls"),
-    "gamma": (click.FLOAT, "Schedule exponential, step: factor for each step size"),
-    "step_size": (click.INT, "Schedule exponential, step: steps of one factor"),
-    "beta1": (click.FLOAT, "nadam, adam, adamw: decay of the mean gradient"),
-    "beta2": (click.FLOAT, "nadam, adam, adamw: decay of the mean square"),
-    "eps": (click.FLOAT, "Added to the root mean square"),
-    "weight_decay": (click.FLOAT, "Pull of the coefficients towards zero"),
-    "momentum": (click.FLOAT, "sgd, rmsprop: momentum"),
-    "nesterov": (click.BOOL, "sgd: Nesterov's momentum"),
-    "smoothing": (click.FLOAT, "rmsprop: decay of the mean square"),
-    "momentum_decay": (click.FLOAT, "nadam: decay of the momentum"),
-    "restarts": (click.INT, "Starts, of which the best is kept"),
-    "init": (click.Choice(["exact"]), "Start at the optimum of the loss"),
-    "ftol": (click.FLOAT, "Stop when the loss falls by less than this share within patience"),
-    "patience": (click.INT, "Steps that ftol looks back"),
-    "gtol": (click.FLOAT, "Stop at this norm of the gradient"),
-    "tolerance": (click.FLOAT, "Gap of a converged fit"),
-    "trace": (click.STRING, "Losses to keep: none, full, every:K, points:N"),
-    "absolute_sigma": (click.BOOL, "Weights are 1 / sigma^2"),
-    "covariance": (click.BOOL, "Return the covariance of the coefficients"),
+#: Fields that each job has for itself; all others are options, for jobs that do not give them themselves.
+_NO_OPTIONS = {"id", "x", "y", "weights", "polynomial", "samples", "seed", "tags"}
+_DESCRIPTIONS = {name: field for name, field in describe_fields().items() if name not in _NO_OPTIONS}
+_TYPES: dict[str | None, click.ParamType[Any]] = {"bool": click.BOOL, "int": click.INT, "float": click.FLOAT}
+_JOB_FIELDS: dict[str, click.ParamType[Any]] = {
+    name: click.Choice(field.choices) if field.choices else _TYPES.get(field.kind, click.STRING)
+    for name, field in _DESCRIPTIONS.items()
 }
 #: What is shown as the default of a field that has none.
 _WHERE_NONE = {"delta_sigma": "delta", "init": "drawn", "ftol": "never", "gtol": "never"}
@@ -102,7 +75,7 @@ class _Setting(click.ParamType[tuple[str, object]]):
             known = ", ".join(_JOB_FIELDS)
             self.fail(f"{value!r}: expected FIELD=VALUE with one of {known}; all else is a job's own", parameter, context)
         try:
-            return field, _JOB_FIELDS[field][0].convert(text.strip(), parameter, context)
+            return field, _JOB_FIELDS[field].convert(text.strip(), parameter, context)
         except click.BadParameter as error:
             return self.fail(f"{field}: {error.message}", parameter, context)
 
@@ -130,7 +103,6 @@ class Inputs(NamedTuple):
 
 def input_options(command: Command) -> Command:
     """INPUT and everything that says how to read it; the command takes them as keywords for `jobs_from`."""
-    defaults = {field.name: field.default for field in msgspec.structs.fields(FitJob)}
     options = [
         click.argument("input", required=False),
         command_line.option("--group", metavar="COLUMN", help="CSV: rows that agree in this column are one job."),
@@ -146,17 +118,18 @@ def input_options(command: Command) -> Command:
         click.option("--tag", multiple=True, metavar="NAME", help="Table: a column that results carry along; repeatable."),
         click.option("--tags", is_flag=True, help="Table: all columns that have no other meaning, in the same way."),
         click.option("--set", multiple=True, type=_Setting(), help="Option for all jobs, whatever they give; repeatable."),
-        *(_field_option(name, kind, text, defaults[name]) for name, (kind, text) in _JOB_FIELDS.items()),
+        *(_field_option(field) for field in _DESCRIPTIONS.values()),
     ]
     for option in reversed(options):
         command = option(command)
     return command
 
 
-def _field_option(name: str, kind: Any, text: str, default: object) -> Callable[[Command], Command]:
+def _field_option(field: FieldDescription) -> Callable[[Command], Command]:
     # The default is only shown: an option that is not given must not override the field of a job.
-    shown = _WHERE_NONE.get(name, "by optimizer") if default is None else default
-    return command_line.option(f"--{name.replace('_', '-')}", type=kind, help=f"{text}  [default: {shown}]")
+    shown = _WHERE_NONE.get(field.name, "by optimizer") if field.default is None else field.default
+    name, text = f"--{field.name.replace('_', '-')}", f"{field.summary}  [default: {shown}]"
+    return command_line.option(name, type=_JOB_FIELDS[field.name], help=text)
 
 
 def jobs_from(options: dict[str, Any]) -> Inputs:

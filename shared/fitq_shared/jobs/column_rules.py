@@ -28,7 +28,7 @@ from fitq_shared.jobs.fields import (
     MAX_SAMPLES_BUT_MSE,
 )
 from fitq_shared.jobs.job import FitJob, Samples
-from fitq_shared.jobs.plain_values import besides_none
+from fitq_shared.jobs.plain_values import main_type
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -49,7 +49,7 @@ def _kinds(struct: type[msgspec.Struct]) -> dict[str, Any]:
     """Field -> msgspec's description of what it holds besides None."""
     described = inspect.type_info(struct)
     assert isinstance(described, inspect.StructType)
-    return {field.name: besides_none(field.type) for field in described.fields}
+    return {field.name: main_type(field.type) for field in described.fields}
 
 
 _FIELDS = _kinds(FitJob)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
-from msgspec import inspect
+from msgspec import Meta, inspect
 
 from fitq_shared.errors import JobError
 from fitq_shared.jobs.fields import (
@@ -42,14 +42,10 @@ if TYPE_CHECKING:
 class Samples(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the worker draws a sample set from `FitJob.polynomial`: x ~ spread * N(0, 1), y = p(x) + noise * N(0, 1)."""
 
-    #: Number of points.
-    count: Count = 20
-    #: Standard deviation of x, in units of x.
-    spread: Positive = 5.0
-    #: Standard deviation of the error added to y, in units of y.
-    noise: NotNegative = 0.0
-    #: Seed of the drawing; the job's own where it is None.
-    seed: Seed | None = None
+    count: Annotated[Count, Meta(description="Number of points.")] = 20
+    spread: Annotated[Positive, Meta(description="Standard deviation of x, in units of x.")] = 5.0
+    noise: Annotated[NotNegative, Meta(description="Standard deviation of the error added to y, in units of y.")] = 0.0
+    seed: Annotated[Seed | None, Meta(description="Seed of the drawing; the job's own where it is None.")] = None
 
 
 class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,80 +54,170 @@ class FitJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     The sample set is either explicit (`x`, `y`, perhaps `weights`) or generated (`polynomial`, `samples`). None or NaN
     among the values makes that fit `invalid`; it is no error of the job. Defaults are those of the notebook's loop, but
     for `basis`. Constructing one checks nothing; `checked()`, which every way of submitting calls, does.
+
+    The description of a field is its reference. Its first sentence is the help of the command line's option.
     """
 
-    #: Name of the job, unique in its submission; its position (from 0) when empty.
-    id: Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)] = ""
-    x: Sequence[float | None] | None = None
-    y: Sequence[float | None] | None = None
-    #: Weight of each point in the mean of squares, 0 drops the point; all 1 when None.
-    weights: Sequence[float | None] | None = None
-    #: Coefficients of the polynomial to draw samples of, highest power first as in `np.poly1d`.
-    polynomial: Annotated[list[float], msgspec.Meta(min_length=1, max_length=MAX_DEGREE + 1)] | None = None
-    samples: Samples | None = None
-    #: What a null or NaN in x, y or weights does: it makes the fit `invalid`, or `drop` leaves that point out.
-    missing: Missing = "invalid"
-    degree: Degree = 2
-    #: `orthogonal`: polynomials orthonormal on the sample points. `chebyshev`, `legendre`: of x mapped to [-1, 1]. In all
-    #: three y is standardised. `power`: raw powers of x and y, as they are.
-    basis: Basis = "orthogonal"
-    #: Mean over the points of r^2, Huber's r^2 / 2 within `delta` and delta (|r| - delta / 2) beyond, |r|, or log(cosh(r)),
-    #: r = p(x) - y in units of y.
-    loss: Loss = "mse"
-    delta: Positive = 1.0
-    #: `delta` in robust standard deviations: 1.4826 times the median absolute deviation from the l1 fit. None is not given.
-    delta_sigma: Positive | None = None
-    #: Added to the loss: ridge times the sum of squares of the basis coefficients, in units of y, all but the constant's.
-    ridge: NotNegative = 0.0
-    #: Each as torch.optim has it, lbfgs with a line search; `exact` is the optimum of the loss, without a descent.
-    optimizer: Optimizer = "nadam"
-    #: Precision of the descent; everything else is float64.
-    dtype: Dtype = "float32"
-    #: Learning rate, for lbfgs the first trial of a step; None is 0.01, for lbfgs 1.
-    lr: Positive | None = None
-    steps: Steps = 1000
-    #: Factor of the learning rate at step t: `constant` 1, `cosine` (1 + cos(pi t / steps)) / 2, `exponential`
-    #: gamma^(t / step_size), `step` gamma^floor(t / step_size).
-    schedule: Schedule = "constant"
-    gamma: Positive = 0.1
-    step_size: Steps = 100
-    #: Decay of the mean of gradients (nadam, adam, adamw).
-    beta1: Fraction = 0.9
-    #: Decay of the mean of squared gradients (nadam, adam, adamw).
-    beta2: Fraction = 0.999
-    #: Added to the root of the mean square; None is 1e-8, for adagrad 1e-10 (all but sgd).
-    eps: Positive | None = None
-    #: Pull towards zero, decoupled from the gradient for adamw; None is 0, for adamw 0.01 (all).
-    weight_decay: NotNegative | None = None
-    #: (sgd, rmsprop)
-    momentum: Fraction = 0.0
-    #: (sgd)
-    nesterov: bool = False
-    #: Decay of the mean of squared gradients, torch's alpha (rmsprop).
-    smoothing: Fraction = 0.99
-    #: (nadam)
-    momentum_decay: NotNegative = 4e-3
-    #: Key of the generator that draws the starting coefficients, and the samples unless `samples.seed` is given.
-    seed: Seed = 0
-    #: Starting coefficients in powers of raw x, highest first; `exact` starts at the optimum of the loss; drawn from
-    #: N(0, 1) in the basis when None.
-    init: list[float] | Literal["exact"] | None = None
-    #: Descents from so many starts, of which the one with the lowest loss is kept; all but the first are drawn.
-    restarts: Restarts = 1
-    #: Stop when the loss has not fallen by this share of it within `patience` steps; None never does.
-    ftol: NotNegative | None = None
-    patience: Steps = 100
-    #: Stop when the norm of the gradient, in the coordinates of the descent, is at most this; None never does.
-    gtol: NotNegative | None = None
-    #: The fit is `converged` when it ends with a gap (in units of the variance of y) of at most this.
-    tolerance: NotNegative = 1e-3
-    trace: Trace = "points:100"
-    #: The weights are 1 / sigma^2: standard errors and covariance are not scaled by the residual variance.
-    absolute_sigma: bool = False
-    #: Return the covariance matrix of the coefficients.
-    covariance: bool = False
-    #: Facts about the job that its result carries along, by name.
-    tags: dict[str, Tag] | None = None
+    id: Annotated[
+        str,
+        Meta(
+            max_length=MAX_ID_LENGTH, description="Name of the job, unique in its submission; its position from 0 if empty."
+        ),
+    ] = ""
+    x: Annotated[
+        Sequence[float | None] | None,
+        Meta(description="x of each point. A null or NaN among them, or null for the whole list, makes the fit `invalid`."),
+    ] = None
+    y: Annotated[Sequence[float | None] | None, Meta(description="y of each point; as `x`.")] = None
+    weights: Annotated[
+        Sequence[float | None] | None,
+        Meta(
+            description="Weight of each point in the mean of the loss, all 1 if not given. A point of weight 0 is none, "
+            "whatever its x and y are."
+        ),
+    ] = None
+    polynomial: Annotated[
+        Annotated[list[float], Meta(min_length=1, max_length=MAX_DEGREE + 1)] | None,
+        Meta(
+            description="Instead of x and y: coefficients of the polynomial to draw samples of, highest power first as in "
+            "`np.poly1d`."
+        ),
+    ] = None
+    samples: Annotated[
+        Samples | None,
+        Meta(
+            description="How to draw them: an object of `count` (20), `spread` (5), `noise` (0) and `seed` (the job's own); "
+            "x ~ spread N(0, 1), y = p(x) + noise N(0, 1)."
+        ),
+    ] = None
+    missing: Annotated[
+        Missing,
+        Meta(
+            description="What a missing value in x, y or weights does: the fit is `invalid`, or `drop` the point. Infinite "
+            "numbers stay `invalid`."
+        ),
+    ] = "invalid"
+    degree: Annotated[Degree, Meta(description="Degree of the fitted polynomial.")] = 2
+    basis: Annotated[
+        Basis,
+        Meta(
+            description="Basis of the descent. `orthogonal`: polynomials orthonormal on the sample points. `chebyshev`, "
+            "`legendre`: of x mapped to [-1, 1]. In all three y is standardised (for robust losses by median and median "
+            "absolute deviation). `power`: raw powers of x and y as they are, the notebook's own trajectory."
+        ),
+    ] = "orthogonal"
+    loss: Annotated[
+        Loss,
+        Meta(
+            description="What is minimised. Mean over the points of r² (`mse`), r² / 2 within `delta` and "
+            "delta (|r| - delta / 2) beyond (`huber`), |r| (`l1`) or log(cosh(r)) (`log_cosh`); r = p(x) - y in units of y. "
+            "Only `mse` has compiled kernels."
+        ),
+    ] = "mse"
+    delta: Annotated[Positive, Meta(description="huber: residual from which the loss is linear, in units of y.")] = 1.0
+    delta_sigma: Annotated[
+        Positive | None,
+        Meta(
+            description="huber: `delta` in robust standard deviations. One is 1.4826 times the median absolute deviation "
+            "from the l1 fit; 1.345 is usual."
+        ),
+    ] = None
+    ridge: Annotated[
+        NotNegative,
+        Meta(
+            description="Penalty on the squares of the basis coefficients. Added to the loss: ridge times the sum of these "
+            "squares, in units of y, of all but the constant's."
+        ),
+    ] = 0.0
+    optimizer: Annotated[
+        Optimizer,
+        Meta(
+            description="As torch.optim has them; `exact` is the optimum, without a descent. `lbfgs` keeps 10 pairs of "
+            "history and has a line search of each fit's own."
+        ),
+    ] = "nadam"
+    dtype: Annotated[Dtype, Meta(description="Precision of the descent. Everything else is float64.")] = "float32"
+    lr: Annotated[
+        Positive | None,
+        Meta(description="Learning rate. 0.01 if not given; for lbfgs the first trial of a step, and 1 if not given."),
+    ] = None
+    steps: Annotated[Steps, Meta(description="Largest number of steps of the descent.")] = 1000
+    schedule: Annotated[
+        Schedule,
+        Meta(
+            description="How the learning rate falls. Its factor at step t is 1 (`constant`), (1 + cos(π t / steps)) / 2 "
+            "(`cosine`), gamma^(t / step_size) (`exponential`) or gamma^⌊t / step_size⌋ (`step`)."
+        ),
+    ] = "constant"
+    gamma: Annotated[Positive, Meta(description="Schedules exponential, step: factor for each step size.")] = 0.1
+    step_size: Annotated[Steps, Meta(description="Schedules exponential, step: steps of one factor.")] = 100
+    beta1: Annotated[Fraction, Meta(description="nadam, adam, adamw: decay of the mean of gradients.")] = 0.9
+    beta2: Annotated[Fraction, Meta(description="nadam, adam, adamw: decay of the mean of squared gradients.")] = 0.999
+    eps: Annotated[
+        Positive | None,
+        Meta(description="All but sgd: added to the root of the mean square. 1e-8 if not given, for adagrad 1e-10."),
+    ] = None
+    weight_decay: Annotated[
+        NotNegative | None,
+        Meta(
+            description="Pull of the coefficients towards zero. Decoupled from the gradient for adamw; 0 if not given, for "
+            "adamw 0.01."
+        ),
+    ] = None
+    momentum: Annotated[Fraction, Meta(description="sgd, rmsprop: momentum.")] = 0.0
+    nesterov: Annotated[bool, Meta(description="sgd: Nesterov's momentum.")] = False
+    smoothing: Annotated[
+        Fraction, Meta(description="rmsprop: decay of the mean of squared gradients. Called alpha in torch.")
+    ] = 0.99
+    momentum_decay: Annotated[NotNegative, Meta(description="nadam: decay of the momentum.")] = 4e-3
+    seed: Annotated[
+        Seed,
+        Meta(
+            description="Seed of the starting coefficients, which are N(0, 1) in the basis. Of the samples too, where "
+            "`samples` has none of its own."
+        ),
+    ] = 0
+    init: Annotated[
+        list[float] | Literal["exact"] | None,
+        Meta(
+            description="Starting coefficients in powers of x, highest first; `exact` starts at the optimum of the loss. "
+            "Drawn if not given."
+        ),
+    ] = None
+    restarts: Annotated[
+        Restarts,
+        Meta(
+            description="Number of starts, of which the one with the lowest loss is kept. The first is `init` or drawn with "
+            "the seed, the others are drawn."
+        ),
+    ] = 1
+    ftol: Annotated[
+        NotNegative | None,
+        Meta(description="Stop when the loss has not fallen by this share of it within `patience` steps."),
+    ] = None
+    patience: Annotated[Steps, Meta(description="Number of steps that `ftol` looks back.")] = 100
+    gtol: Annotated[
+        NotNegative | None,
+        Meta(
+            description="Stop when the norm of the gradient is at most this. It is that in the coordinates of the descent."
+        ),
+    ] = None
+    tolerance: Annotated[
+        NotNegative,
+        Meta(description="Largest gap of a `converged` fit. The gap is in units of the variance of y."),
+    ] = 1e-3
+    trace: Annotated[Trace, Meta(description="Losses to keep: `none`, `full`, `every:K` or `points:N`.")] = "points:100"
+    absolute_sigma: Annotated[
+        bool,
+        Meta(
+            description="The weights are 1/σ². Standard errors and covariance are then not scaled by the residual variance."
+        ),
+    ] = False
+    covariance: Annotated[bool, Meta(description="Return the covariance matrix of the coefficients.")] = False
+    tags: Annotated[
+        dict[str, Tag] | None,
+        Meta(description="Facts that the result carries along: an object of text, numbers, true, false and null."),
+    ] = None
 
     @property
     def effective_lr(self) -> float:

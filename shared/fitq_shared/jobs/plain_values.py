@@ -43,7 +43,7 @@ def builtin(value: Any) -> Any:
 
 def fitting(value: Any, kind: inspect.Type) -> Any:
     """`value` as `kind` takes it where that loses nothing, else as it is; in lists and structs too."""
-    value, kind = builtin(value), besides_none(kind)
+    value, kind = builtin(value), main_type(kind)
     if isinstance(kind, inspect.StructType) and isinstance(value, dict):
         kinds = {field.name: field.type for field in kind.fields}
         return {name: fitting(item, kinds[name]) if name in kinds else item for name, item in value.items()}
@@ -65,10 +65,12 @@ def missing_lists(fields: Mapping[str, object], job: Mapping[str, Any]) -> dict[
     return {name: [math.nan] * points for name in missing}
 
 
-def besides_none(kind: inspect.Type) -> inspect.Type:
-    """The first type of an optional one or of a union; other types as they are."""
-    others = kind.types if isinstance(kind, inspect.UnionType) else [kind]
-    return next(one for one in others if not isinstance(one, inspect.NoneType))
+def main_type(kind: inspect.Type) -> inspect.Type:
+    """The type without its description and without None; the first one of a union."""
+    while isinstance(kind, inspect.Metadata | inspect.UnionType):
+        types = [kind.type] if isinstance(kind, inspect.Metadata) else kind.types
+        kind = next(one for one in types if not isinstance(one, inspect.NoneType))
+    return kind
 
 
 def _is_list(value: object) -> bool:
