@@ -54,11 +54,11 @@ def engine_alone(source: Source) -> Alone:
     """Fit the chunks that the planner makes of `source`, all of them in memory; kernels are built or loaded before."""
     torch.set_num_threads(1)
     chunks = list(plan(source.batches()))
-    fit(chunks[0].frame, sets=chunks[0].sets, path="compiled")
+    fit(chunks[0].jobs, sets=chunks[0].sets, path="compiled")
     clock = _Clock()
     with clock.of("engine"):
         for chunk in chunks:
-            fit(chunk.frame, sets=chunk.sets)
+            fit(chunk.jobs, sets=chunk.sets)
     return Alone(clock.wall["engine"], clock.cpu["engine"])
 
 
@@ -114,7 +114,7 @@ def parts_alone(source: Source, settings: Settings) -> dict[str, float]:
             with clock.of("decode"):
                 claim = claim_chunk(fitting, _WORKER, _SUBMISSION, chunk)
             assert claim is not None
-            fitted = fit(claim.rows.frame, sets=claim.rows.sets)
+            fitted = fit(claim.rows.jobs, sets=claim.rows.sets)
             with clock.of("encode"):
                 commit = _commit(fitted)
             with clock.of("commit"):

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fitq_shared.jobs.columns import replace_columns
 from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.points import unfit
-from fitq_shared.jobs.rows import replaced
 from fitq_worker.engine.invalid import messages
 from fitq_worker.engine.samples import SampleSets, padded, sample_sets, tile_sets
 
@@ -84,7 +84,7 @@ def test_shared_sets_are_invalid_for_jobs_that_do_not_drop() -> None:
     """`set_of` of a tile leads from such a job to the set that its message is about."""
     shared = jobs_batch([FitJob(x=[0.0, 1.0], y=[5.0, None])]).select(["x", "y", "weights"])
     jobs = jobs_batch([FitJob(missing="drop"), FitJob()])
-    jobs = replaced(jobs, {"sample_set": pa.array([0, 0], pa.int32())})
+    jobs = replace_columns(jobs, {"sample_set": pa.array([0, 0], pa.int32())})
 
     sets, set_of = tile_sets(jobs, shared)
 

@@ -6,8 +6,9 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+from fitq_shared.jobs.columns import list_lengths
 
 Floats: TypeAlias = NDArray[np.float64]
 Counts: TypeAlias = NDArray[np.int64]
@@ -57,8 +58,8 @@ def lists_of(column: pa.Array) -> Lists:
         pa.ArrowException: Arrow cannot cast it to lists of float64.
     """
     lists = column.cast(_floats, safe=False)  # which rounds whole numbers beyond 2^53
-    lengths = pc.fill_null(pc.list_value_length(lists), 0)
-    return Lists(numbers_of(lists.flatten()), np.asarray(lengths, dtype=np.int64), np.asarray(lists.is_valid()))
+    lengths = list_lengths(lists)
+    return Lists(numbers_of(lists.flatten()), lengths, np.asarray(lists.is_valid()))
 
 
 def repeated(numbers: pa.Array, rows: int) -> Lists:

@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
@@ -25,9 +24,9 @@ from fitq.readers.places import Point, placed
 from fitq.readers.unique import unique
 from fitq_shared.errors import InputError, JobError
 from fitq_shared.jobs.column_rules import certain
+from fitq_shared.jobs.columns import list_lengths, replace_columns
 from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob, defaults_from_mapping, job_from_mapping
-from fitq_shared.jobs.rows import replaced
 
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 #: A batch has at most this many jobs (and BATCH_SAMPLES samples).
@@ -141,10 +140,9 @@ def _bounded(table: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 def _sample_counts(table: pa.RecordBatch) -> NDArray[np.int64]:
     try:
-        lengths = pc.list_value_length(table["x"]).fill_null(0)
+        return list_lengths(table["x"])
     except (KeyError, pa.ArrowException):  # no x, or no lists: the row will say so
         return np.zeros(table.num_rows, dtype=np.int64)
-    return np.asarray(lengths, dtype=np.int64)
 
 
 def _merged(jobs: pa.RecordBatch, certainly: NDArray[np.bool_], accepted: list[FitJob]) -> Iterator[pa.RecordBatch]:
@@ -155,6 +153,6 @@ def _merged(jobs: pa.RecordBatch, certainly: NDArray[np.bool_], accepted: list[F
         numbers = jobs["index"].filter(pa.array(~certainly)).to_pylist()
         named = [job if job.id else replace(job, id=str(number)) for job, number in zip(accepted, numbers, strict=True)]
         merged = pa.concat_batches([jobs, jobs_batch(named)]).take(source)
-        jobs = replaced(merged, {"index": jobs["index"]})
+        jobs = replace_columns(merged, {"index": jobs["index"]})
     if jobs.num_rows:
         yield jobs

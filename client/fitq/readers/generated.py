@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from fitq.readers.batches import BATCH_JOBS
 from fitq_shared.errors import JobError
-from fitq_shared.jobs.frames import JOB_SCHEMA, jobs_batch
+from fitq_shared.jobs.columns import replace_columns
+from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import Samples, job_from_mapping
 
 #: Points that the jobs of one recipe have together.
@@ -42,15 +43,14 @@ def generated(
     if count < 1 or seed > _LARGEST_SEED - count:
         raise JobError("expected a count of at least 1 and seeds below 2^63", field="count", value=count)
     return (
-        _numbered(template, np.arange(first, min(first + BATCH_JOBS, count)), seed) for first in range(0, count, BATCH_JOBS)
+        _number(template, np.arange(first, min(first + BATCH_JOBS, count)), seed) for first in range(0, count, BATCH_JOBS)
     )
 
 
-def _numbered(template: pa.RecordBatch, index: NDArray[np.int64], seed: int) -> pa.RecordBatch:
-    """Copies of the one job in `template`, one for each number in `index`."""
-    batch = template.take(np.zeros(len(index), dtype=np.int64))
-    own = {"index": index, "id": index.astype(str), "seed": index + seed}
+def _number(template: pa.RecordBatch, positions: NDArray[np.int64], seed: int) -> pa.RecordBatch:
+    """Copies of the one job in `template`, one for each position."""
+    batch = template.take(np.zeros(len(positions), dtype=np.int64))
+    columns = {"index": pa.array(positions), "id": pa.array(positions.astype(str)), "seed": pa.array(positions + seed)}
     if template["samples_seed"].to_pylist() == template["seed"].to_pylist():
-        own["samples_seed"] = own["seed"]
-    columns = [pa.array(own[field.name], field.type) if field.name in own else batch[field.name] for field in JOB_SCHEMA]
-    return pa.RecordBatch.from_arrays(columns, schema=JOB_SCHEMA)
+        columns["samples_seed"] = columns["seed"]
+    return replace_columns(batch, columns)

@@ -7,11 +7,10 @@ from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from fitq_shared.jobs.columns import list_lengths, replace_columns
 from fitq_shared.jobs.points import unfit
-from fitq_shared.jobs.rows import replaced
 
 #: Names where a point was read, by the position of its job in the input and its own in the job, both from 0.
 Point: TypeAlias = Callable[[int, int], str]
@@ -24,7 +23,7 @@ def placed(batches: Iterable[pa.RecordBatch], point: Point) -> Iterator[pa.Recor
 
 
 def _placed(jobs: pa.RecordBatch, point: Point) -> pa.RecordBatch:
-    counts = np.asarray(pc.list_value_length(jobs["x"]).fill_null(0), dtype=np.int64)
+    counts = list_lengths(jobs["x"])
     wrong = np.flatnonzero(unfit(_flat(jobs["x"]), _flat(jobs["y"]), _weights(jobs["weights"], counts)))
     if not len(wrong):
         return jobs
@@ -35,7 +34,7 @@ def _placed(jobs: pa.RecordBatch, point: Point) -> pa.RecordBatch:
     first = jobs["index"][0].as_py()
     for row, sample in zip(rows.tolist(), samples.tolist(), strict=True):
         places[row] = point(first + row, sample)
-    return replaced(jobs, {"place": pa.array(places, pa.string())})
+    return replace_columns(jobs, {"place": pa.array(places, pa.string())})
 
 
 def _weights(lists: pa.ListArray, counts: NDArray[np.int64]) -> NDArray[np.float64] | None:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from fitq.tags import tag_columns, tag_kinds
+from fitq_shared.jobs.columns import list_lengths
 
 Append: TypeAlias = Callable[[pa.RecordBatch], None]
 
@@ -44,7 +45,7 @@ def csv_writer(file: BinaryIO, schema: pa.Schema, facts: Mapping[str, object]) -
                 nonlocal tags
                 stream.write_batch(results)
                 for name in powers.keys() & set(schema.names):
-                    powers[name] = max(powers[name], pc.max(pc.list_value_length(results[name])).as_py() or 0)
+                    powers[name] = max(powers[name], int(list_lengths(results[name]).max(initial=0)))
                 if "tags" in schema.names:
                     tags = tag_kinds(results["tags"], tags)
 
@@ -89,7 +90,7 @@ def _wide(results: pa.RecordBatch, powers: Mapping[str, int], tags: Mapping[str,
 
 def _by_power(lists: pa.ListArray, prefix: str, powers: int) -> dict[str, pa.Array]:
     """Columns from the highest power down to 0; a row of lower degree leaves the higher ones empty."""
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    lengths = list_lengths(lists)
     row = np.repeat(np.arange(len(lists)), lengths)  # a null may stand over values, which flattening leaves out
     power = lengths[row] - 1 - (np.arange(len(row)) - (np.cumsum(lengths) - lengths)[row])
     table = np.full((powers, len(lists)), np.nan)

@@ -87,7 +87,7 @@ class Admission:
 
 def result_bytes(rows: Rows) -> float:
     """Bytes, about, that the results and traces of these jobs will take."""
-    jobs = rows.frame
+    jobs = rows.jobs
     coefficients = int(jobs["degree"][0].as_py()) + 1
     losses = recorded_counts(jobs["trace"][0].as_py(), jobs["steps"].to_numpy())
     traces = 0.0 if jobs["optimizer"][0].as_py() == "exact" else LOSS_BYTES * float(np.sum(losses))

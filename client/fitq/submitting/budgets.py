@@ -44,7 +44,7 @@ def measure_loads(rows: Rows) -> Loads:
 
     A sample set that several jobs share counts for the first of them only.
     """
-    jobs = rows.frame
+    jobs = rows.jobs
     optimizer, trace = jobs["optimizer"][0].as_py(), jobs["trace"][0].as_py()
     steps = jobs["steps"].to_numpy()
     losses = 0 if optimizer == "exact" else recorded_counts(trace, steps)
@@ -63,20 +63,20 @@ def is_small(rows: Rows) -> bool:
 
 def _seconds(rows: Rows, optimizer: str) -> Loads:
     """Predicted time of each fit; jobs of one shape."""
-    jobs, lbfgs = rows.frame, optimizer == "lbfgs"
+    jobs, lbfgs = rows.jobs, optimizer == "lbfgs"
     size = jobs["degree"][0].as_py() + 1.0
     steps = 0.0 if optimizer == "exact" else jobs["steps"].to_numpy() * jobs["restarts"].to_numpy()
     if jobs["loss"][0].as_py() == "mse":
         each = LBFGS_SECONDS_PER_COEFFICIENT_STEP if lbfgs else SECONDS_PER_COEFFICIENT_STEP
         return np.asarray(np.full(len(jobs), SECONDS_PER_FIT) + steps * size * each)
     each = LBFGS_SECONDS_PER_VALUE_STEP if lbfgs else SECONDS_PER_VALUE_STEP
-    values = sample_counts(rows.frame, rows.sets) * size
+    values = sample_counts(rows.jobs, rows.sets) * size
     return np.asarray(SECONDS_PER_FIT + values * (SECONDS_PER_VALUE_OF_OPTIMUM + steps * each))
 
 
 def _stored_samples(rows: Rows) -> Numbers:
     """Number of samples of each job, 0 for one that shares the set of an earlier one."""
-    samples = np.array(sample_counts(rows.frame, rows.sets))
+    samples = np.array(sample_counts(rows.jobs, rows.sets))
     if rows.sets is not None:
         referring, sets = rows.references()
         samples[np.delete(referring, np.unique(sets, return_index=True)[1])] = 0

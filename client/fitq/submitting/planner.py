@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from fitq.submitting.budgets import JOBS, SECONDS, Loads, measure_loads
 from fitq.submitting.sample_sets import share_sets
 from fitq_shared.jobs.frames import SHAPE_COLUMNS
-from fitq_shared.jobs.rows import Rows, joined
+from fitq_shared.jobs.rows import Rows, join
 
 #: The first chunk has at most this share of the jobs of a full one, each further one four times as many.
 FIRST_CHUNK_SHARE, GROWTH = 1 / 32, 4
@@ -85,7 +85,7 @@ class _Group:
 
     def compact(self) -> None:
         """Let all rows wait as one part, with every sample set once."""
-        rows = share_sets(joined([part.rows for part in self.parts]))
+        rows = share_sets(join([part.rows for part in self.parts]))
         self.parts, self.load = [], np.zeros(4)
         self.add(rows)
 
@@ -103,7 +103,7 @@ class _Group:
                 self.parts.insert(0, rest)
                 break
         self.load = np.sum([part.loads.sum(axis=1) for part in self.parts], axis=0) if self.parts else np.zeros(4)
-        return _Part(joined([part.rows for part in taken]), np.concatenate([part.loads for part in taken], axis=1))
+        return _Part(join([part.rows for part in taken]), np.concatenate([part.loads for part in taken], axis=1))
 
 
 def _limits(chunk_count: int, share: float = 1.0) -> Loads:

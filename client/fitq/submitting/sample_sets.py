@@ -6,11 +6,11 @@ from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from fitq_shared.jobs.columns import list_lengths, replace_columns
 from fitq_shared.jobs.frames import SETS_SCHEMA
-from fitq_shared.jobs.rows import Places, Rows, replaced
+from fitq_shared.jobs.rows import Indices, Rows
 from fitq_shared.jobs.sampling import mixed
 
 #: Values of each list that its hash looks at: one tells most jobs without repetition apart, the others need more.
@@ -21,7 +21,7 @@ Hashes: TypeAlias = NDArray[np.uint64]
 
 def share_sets(rows: Rows) -> Rows:
     """The same jobs with every sample set once, where this leaves at most half as many sets as jobs; else as given."""
-    jobs = rows.frame
+    jobs = rows.jobs
     inline = jobs["x"].is_valid()
     if not inline.true_count and rows.sets is None:
         return rows
@@ -40,10 +40,10 @@ def share_sets(rows: Rows) -> Rows:
     referring, sets = rows.references()
     column[referring] = number[sets]
     nothing = {field.name: pa.nulls(len(jobs), field.type) for field in SETS_SCHEMA}
-    return Rows(replaced(jobs, {**nothing, "sample_set": pa.array(column)}), pool.take(pa.array(kept)))
+    return Rows(replace_columns(jobs, {**nothing, "sample_set": pa.array(column)}), pool.take(pa.array(kept)))
 
 
-def _first_equal(pool: pa.RecordBatch, most: int) -> Places | None:
+def _first_equal(pool: pa.RecordBatch, most: int) -> Indices | None:
     """For each set the first one that is equal to the bit; None when more than `most` sets are different."""
     for probes in (QUICK_PROBES, PROBES):
         codes = pa.array(_hashes(pool, probes)).dictionary_encode()
@@ -59,7 +59,7 @@ def _hashes(pool: pa.RecordBatch, probes: int) -> Hashes:
     """A hash of the lengths of each set and of some of its values, evenly spaced."""
     hashes = np.zeros(len(pool), dtype=np.uint64)
     for lists in pool.columns:
-        values, lengths = _bits(lists.values), _lengths(lists)
+        values, lengths = _bits(lists.values), list_lengths(lists, missing=-1)
         hashes = hashes + lengths.astype(np.uint64)
         if lists.null_count == len(lists) or not len(values):
             continue
@@ -71,10 +71,10 @@ def _hashes(pool: pa.RecordBatch, probes: int) -> Hashes:
     return hashes
 
 
-def _confirm(pool: pa.RecordBatch, first: Places) -> Places:
+def _confirm(pool: pa.RecordBatch, first: Indices) -> Indices:
     """`first`, but the index of the set itself where the two are not equal."""
     indices = np.arange(len(pool))
-    lengths = np.stack([_lengths(lists) for lists in pool.columns])
+    lengths = np.stack([list_lengths(lists, missing=-1) for lists in pool.columns])
     first = np.where((lengths == lengths[:, first]).all(axis=0), first, indices)
     same = np.ones(len(pool), dtype=bool)
     for lists, counts in zip(pool.columns, lengths, strict=True):
@@ -83,11 +83,6 @@ def _confirm(pool: pa.RecordBatch, first: Places) -> Places:
         ends = np.cumsum(np.maximum(counts, 0))
         same &= until[ends] == until[ends - np.maximum(counts, 0)]
     return np.where(same, first, indices)
-
-
-def _lengths(lists: pa.ListArray) -> Places:
-    """Number of values of each list; -1 where there is none."""
-    return np.asarray(pc.fill_null(pc.list_value_length(lists), -1), dtype=np.int64)
 
 
 def _bits(values: pa.DoubleArray) -> Hashes:

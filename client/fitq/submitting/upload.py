@@ -76,7 +76,7 @@ def upload(store: SubmittingStore, submission: str, chunks: Iterable[Rows], job_
 def _add(store: SubmittingStore, app: Celery, submission: str, rows: Rows, payload: Payload, lane: str) -> None:
     store.add_chunk(submission, payload, lane)
     if lane == queue.INTERACTIVE_LANE and is_small(rows):
-        store.offer(shape_name(rows.frame), submission, payload.chunk)
+        store.offer(shape_name(rows.jobs), submission, payload.chunk)
     queue.publish(app, lane, submission, [payload.chunk])
 
 
@@ -98,7 +98,7 @@ def _take_up_to(chunks: Iterator[Rows], limit: int) -> tuple[list[Rows], int | N
     job_count = 0
     for rows in chunks:
         taken.append(rows)
-        job_count += len(rows.frame)
+        job_count += len(rows.jobs)
         if job_count > limit:
             return taken, None
     return taken, job_count

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from msgspec import inspect
 from numpy.typing import NDArray
 
+from fitq_shared.jobs.columns import list_lengths
 from fitq_shared.jobs.fields import (
     MAX_DEGREE,
     MAX_ID_LENGTH,
@@ -76,7 +77,7 @@ def _single_fields(jobs: pa.RecordBatch) -> Iterator[Mask]:
 
 def _samples(jobs: pa.RecordBatch) -> Mask:
     """Each job has x and y of one length, or a polynomial and how to draw from it, and nothing of the other."""
-    x, y, weights, coefficients = (_lengths(jobs[name]) for name in ("x", "y", "weights", "polynomial"))
+    x, y, weights, coefficients = (list_lengths(jobs[name], missing=-1) for name in ("x", "y", "weights", "polynomial"))
     explicit = (x >= 0) & (x == y) & (x <= MAX_SAMPLES) & ((weights < 0) | (weights == x))
     drawn = (coefficients >= 1) & (coefficients <= MAX_DEGREE + 1)
     for name, column in (("count", "count"), ("spread", "spread"), ("noise", "noise"), ("seed", "samples_seed")):
@@ -88,7 +89,7 @@ def _samples(jobs: pa.RecordBatch) -> Mask:
 
 
 def _several_fields(jobs: pa.RecordBatch) -> Iterator[Mask]:
-    init = _lengths(jobs["init"])
+    init = list_lengths(jobs["init"], missing=-1)
     yield (init < 0) | (init == _numbers(jobs["degree"]) + 1)
     yield ~_mask(jobs["nesterov"]) | (_numbers(jobs["momentum"]) > 0)
     yield _null(jobs["delta_sigma"]) | (_numbers(jobs["delta"]) == 1.0)
@@ -97,7 +98,7 @@ def _several_fields(jobs: pa.RecordBatch) -> Iterator[Mask]:
 def _limits(jobs: pa.RecordBatch) -> Iterator[Mask]:
     """What a worker can hold and do, as if all steps were recorded."""
     restarts, steps, degree = (_numbers(jobs[name].cast(pa.float64())) for name in ("restarts", "steps", "degree"))
-    points = np.maximum(_lengths(jobs["x"]), _numbers(jobs["count"].fill_null(0)))
+    points = np.maximum(list_lengths(jobs["x"], missing=-1), _numbers(jobs["count"].fill_null(0)))
     is_mse = _mask(pc.equal(jobs["loss"], "mse"))
     yield restarts * (steps + 1) <= MAX_RECORDED_LOSSES
     yield is_mse | (points <= MAX_SAMPLES_BUT_MSE)
@@ -127,13 +128,8 @@ def _finite_lists(column: pa.Array) -> Mask:
     finite = np.ones(len(column), dtype=np.bool_)
     if wrong.any():
         # A null may stand over values, which flattening leaves out.
-        finite[np.repeat(np.arange(len(column)), np.maximum(_lengths(column), 0))[wrong]] = False
+        finite[np.repeat(np.arange(len(column)), list_lengths(column))[wrong]] = False
     return finite
-
-
-def _lengths(lists: pa.Array) -> NDArray[np.int64]:
-    """Length of each list, -1 for null."""
-    return np.asarray(pc.list_value_length(lists).fill_null(-1), dtype=np.int64)
 
 
 def _numbers(column: pa.Array) -> NDArray[Any]:

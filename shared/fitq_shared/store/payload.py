@@ -43,10 +43,10 @@ class Payload(NamedTuple):
 
 def payload_of(chunk: int, rows: Rows) -> Payload:
     """The payload of chunk number `chunk`; it has at least one job."""
-    positions = rows.frame["index"].to_numpy()
+    positions = rows.jobs["index"].to_numpy()
     sets = None if rows.sets is None else encode(rows.sets)
-    hashes = id_hashes(rows.frame["id"]).tobytes()
-    return Payload(chunk, encode(rows.frame), len(positions), int(positions.min()), int(positions.max()), hashes, sets)
+    hashes = id_hashes(rows.jobs["id"]).tobytes()
+    return Payload(chunk, encode(rows.jobs), len(positions), int(positions.min()), int(positions.max()), hashes, sets)
 
 
 def _digest(*parts: bytes) -> str:

@@ -369,7 +369,7 @@ def test_a_job_of_millions_of_points_is_a_batch_and_a_chunk_of_its_own(tmp_path:
         else [XY, {"x": points.tolist(), "y": points.tolist()}, XY]
     )
     chunks = list(plan(readers.from_file(write(tmp_path, jobs))))
-    (large,) = [chunk for chunk in chunks if len(chunk.frame["x"].flatten()) > len(points) // 2]
-    assert len(large.frame) == 1
-    assert (large.frame["x"].flatten().to_numpy() == points).all()
-    assert sum(len(chunk.frame) for chunk in chunks) == len(jobs)
+    (large,) = [chunk for chunk in chunks if len(chunk.jobs["x"].flatten()) > len(points) // 2]
+    assert len(large.jobs) == 1
+    assert (large.jobs["x"].flatten().to_numpy() == points).all()
+    assert sum(len(chunk.jobs) for chunk in chunks) == len(jobs)

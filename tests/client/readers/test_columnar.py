@@ -18,9 +18,9 @@ from fitq.readers import columnar, jsonl
 from fitq.readers.batches import BATCH_SAMPLES
 from fitq.readers.columnar import BATCH_ROWS, from_tables
 from fitq_shared.errors import InputError, JobError
+from fitq_shared.jobs.columns import replace_columns
 from fitq_shared.jobs.frames import JOB_SCHEMA, jobs_batch
 from fitq_shared.jobs.job import FitJob, job_from_json, job_from_mapping
-from fitq_shared.jobs.rows import replaced
 
 INF, NAN = float("inf"), float("nan")
 LISTS = [pa.list_(pa.float64()), pa.large_list(pa.float64()), pa.list_(pa.float32())]
@@ -141,7 +141,7 @@ def one_by_one(jobs: Iterable[FitJob], place: Callable[[int], str]) -> Iterator[
             rule = f"already used at {place(earlier)}; ids must differ"
             raise JobError(rule, field="id", value=name, place=place(number))
         where = pa.array([place(number) if any(map(is_unfit, *points(job))) else None], pa.string())
-        yield replaced(jobs_batch([job], number), {"place": where})
+        yield replace_columns(jobs_batch([job], number), {"place": where})
 
 
 def points(job: FitJob) -> tuple[Sequence[float | None], ...]:
@@ -236,7 +236,7 @@ def test_ordinary_jobs_are_never_read_one_by_one(monkeypatch: pytest.MonkeyPatch
         {"polynomial": [1.0], "optimizer": "sgd", "momentum": 0.5, "nesterov": True, "init": [0.0, 1.0, 2.0]},
         {"x": [], "y": [], "lr": 0.5, "steps": 3, "loss": "huber"},
     ]
-    expected = replaced(
+    expected = replace_columns(
         jobs_batch([job_from_mapping(job) for job in jobs]), {"place": pa.array([place(0), None, None, None])}
     )
     table = pa.Table.from_pylist(jobs, schema=_schema_of(jobs)).combine_chunks()

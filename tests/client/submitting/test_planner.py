@@ -29,20 +29,20 @@ def planned(jobs: list[Fields]) -> list[Rows]:
 
 
 def shapes(chunk: Rows) -> set[tuple[Any, ...]]:
-    columns = [chunk.frame[name].to_pylist() for name in SHAPE_COLUMNS]
-    return set(zip(*columns, chunk.frame["polynomial"].is_valid().to_pylist(), strict=True))
+    columns = [chunk.jobs[name].to_pylist() for name in SHAPE_COLUMNS]
+    return set(zip(*columns, chunk.jobs["polynomial"].is_valid().to_pylist(), strict=True))
 
 
 def unshared(chunk: Rows) -> pa.RecordBatch:
     """The jobs with their sample sets in their own rows again."""
     if chunk.sets is None:
-        return chunk.frame
-    sets = chunk.frame["sample_set"]
+        return chunk.jobs
+    sets = chunk.jobs["sample_set"]
     columns = {
-        name: pc.if_else(sets.is_valid(), chunk.sets[name].take(sets), chunk.frame[name]) for name in SETS_SCHEMA.names
+        name: pc.if_else(sets.is_valid(), chunk.sets[name].take(sets), chunk.jobs[name]) for name in SETS_SCHEMA.names
     }
-    columns["sample_set"] = pa.nulls(len(chunk.frame), pa.int32())
-    return pa.RecordBatch.from_arrays([columns.get(name, chunk.frame[name]) for name in JOB_SCHEMA.names], schema=JOB_SCHEMA)
+    columns["sample_set"] = pa.nulls(len(chunk.jobs), pa.int32())
+    return pa.RecordBatch.from_arrays([columns.get(name, chunk.jobs[name]) for name in JOB_SCHEMA.names], schema=JOB_SCHEMA)
 
 
 def explicit(points: int = 3, **fields: Any) -> Fields:
@@ -56,12 +56,12 @@ def generated(**fields: Any) -> Fields:
 def test_jobs_of_one_shape_make_small_chunks_first_and_last() -> None:
     """Numeric hyperparameters do not split a chunk; the first result comes early and several workers end together."""
     chunks = planned([generated(lr=0.1 / (number + 1), steps=number % 7 + 1, seed=number) for number in range(20_000)])
-    assert [len(chunk.frame) for chunk in chunks] == [1024, 4096, 7440, 4096, 3344]
+    assert [len(chunk.jobs) for chunk in chunks] == [1024, 4096, 7440, 4096, 3344]
 
 
 def test_chunks_in_the_middle_are_full() -> None:
     """What a chunk costs whatever it holds is spread over many jobs."""
-    chunks = [len(chunk.frame) for chunk in plan(readers.generated([1, 2, 3], 200_000))]
+    chunks = [len(chunk.jobs) for chunk in plan(readers.generated([1, 2, 3], 200_000))]
     assert chunks[:3] == [1024, 4096, 16384]
     assert chunks[3:7] == [32768] * 4
     assert chunks[7:] == sorted(chunks[7:], reverse=True)
@@ -69,14 +69,14 @@ def test_chunks_in_the_middle_are_full() -> None:
 
 def test_a_small_submission_is_one_chunk() -> None:
     """Cutting it would cost more than several workers save."""
-    assert [len(chunk.frame) for chunk in planned([generated()] * 1000)] == [1000]
+    assert [len(chunk.jobs) for chunk in planned([generated()] * 1000)] == [1000]
 
 
 def test_chunks_do_not_depend_on_the_batches_they_come_in() -> None:
     """Who submits the same jobs again, to complete what is missing, gets the same chunks."""
     table = pa.Table.from_batches(readers.generated([1, 2, 3], 50_000))
     small, large = (list(plan(table.to_batches(max_chunksize=size))) for size in (1000, 50_000))
-    assert [chunk.frame for chunk in small] == [chunk.frame for chunk in large]
+    assert [chunk.jobs for chunk in small] == [chunk.jobs for chunk in large]
 
 
 def test_shapes_in_random_order_make_large_chunks() -> None:
@@ -93,7 +93,7 @@ def test_shapes_in_random_order_make_large_chunks() -> None:
 
 def test_explicit_and_generated_samples_are_never_mixed() -> None:
     """They take different paths through the engine."""
-    assert [len(chunk.frame) for chunk in planned([generated(), explicit()] * 5)] == [5, 5]
+    assert [len(chunk.jobs) for chunk in planned([generated(), explicit()] * 5)] == [5, 5]
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_explicit_and_generated_samples_are_never_mixed() -> None:
 def test_chunks_are_cut_by_samples_traces_and_time(job: Fields, jobs: int, largest: int) -> None:
     """Each load has its bound: bytes of samples, bytes of traces, predicted seconds."""
     chunks = planned([job] * jobs)
-    assert sum(len(chunk.frame) for chunk in chunks) == jobs
-    assert max(len(chunk.frame) for chunk in chunks) == largest
+    assert sum(len(chunk.jobs) for chunk in chunks) == jobs
+    assert max(len(chunk.jobs) for chunk in chunks) == largest
 
 
 def test_a_sweep_over_one_large_sample_set_is_one_small_chunk() -> None:
@@ -118,22 +118,22 @@ def test_a_sweep_over_one_large_sample_set_is_one_small_chunk() -> None:
         readers.from_jobs([explicit(points=MAX_SAMPLES_BUT_MSE, lr=0.01 * (number + 1)) for number in range(5)])
     )
     chunks = list(plan([batch] * 240))
-    assert sum(len(chunk.frame) for chunk in chunks) == 1200
+    assert sum(len(chunk.jobs) for chunk in chunks) == 1200
     assert [chunk.sets and len(chunk.sets) for chunk in chunks] == [1, 1]
-    assert unshared(chunks[1]).slice(len(chunks[1].frame) - 5) == batch
+    assert unshared(chunks[1]).slice(len(chunks[1].jobs) - 5) == batch
 
 
 def test_different_large_sample_sets_are_cut_by_their_bytes() -> None:
     """A chunk never holds more than its payload."""
     jobs = [explicit(points=MAX_SAMPLES_BUT_MSE - number) for number in range(14)]
-    assert [len(chunk.frame) for chunk in planned(jobs)] == [6, 6, 2]
+    assert [len(chunk.jobs) for chunk in planned(jobs)] == [6, 6, 2]
 
 
 def test_a_job_over_every_bound_is_a_chunk_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """It cannot be cut further and must not be lost or block the others."""
     monkeypatch.setattr(budgets, "MAX_CHUNK_SAMPLES_BYTES", 240)
     chunks = planned([explicit(2), explicit(50), explicit(2)])
-    assert [chunk.frame["index"].to_pylist() for chunk in chunks] == [[0], [1], [2]]
+    assert [chunk.jobs["index"].to_pylist() for chunk in chunks] == [[0], [1], [2]]
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,5 +172,5 @@ def test_every_job_is_in_exactly_one_chunk(lists: list[list[Fields]]) -> None:
         chunks = list(plan(batches))
     found = sorted((row for chunk in chunks for row in unshared(chunk).to_pylist()), key=lambda row: int(row["index"]))
     assert found == table.to_pylist()
-    assert all(len(shapes(chunk)) == 1 and len(chunk.frame) <= 16 for chunk in chunks)
-    assert all(chunk.frame["index"].to_pylist() == sorted(chunk.frame["index"].to_pylist()) for chunk in chunks)
+    assert all(len(shapes(chunk)) == 1 and len(chunk.jobs) <= 16 for chunk in chunks)
+    assert all(chunk.jobs["index"].to_pylist() == sorted(chunk.jobs["index"].to_pylist()) for chunk in chunks)

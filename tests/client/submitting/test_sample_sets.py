@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fitq.submitting.sample_sets import share_sets
 from fitq_shared.jobs.frames import JOB_SCHEMA, SETS_SCHEMA, jobs_batch
 from fitq_shared.jobs.job import FitJob
-from fitq_shared.jobs.rows import Rows, joined
+from fitq_shared.jobs.rows import Rows, join
 
 Set = tuple[list[float], list[float], list[float] | None]
 
@@ -37,7 +37,7 @@ def set_of(points: list[tuple[float, float, float]], *, weighted: bool) -> Set:
 
 def sets_of(rows: Rows) -> list[str]:
     """The sample set of each job as text, which tells -0.0 from 0.0 and null from NaN."""
-    found: list[dict[str, Any]] = rows.frame.to_pylist()
+    found: list[dict[str, Any]] = rows.jobs.to_pylist()
     sets = [] if rows.sets is None else rows.sets.to_pylist()
     own = [row if row["sample_set"] is None else sets[row["sample_set"]] for row in found]
     return [str([entry[name] for name in SETS_SCHEMA.names]) for entry in own]
@@ -53,11 +53,11 @@ def test_every_job_keeps_its_samples_to_the_bit(batches: list[list[Set]], start:
     """However often rows are shared, joined and cut."""
     given_rows = [jobs_on(batch) for batch in batches]
     expected = [text for rows in given_rows for text in sets_of(rows)]
-    rows = share_sets(joined([share_sets(rows) for rows in given_rows]))
+    rows = share_sets(join([share_sets(rows) for rows in given_rows]))
     assert sets_of(rows) == expected
     start = min(start, len(expected) - 1)
     assert sets_of(rows.slice(start)) == expected[start:]
-    assert sets_of(joined([rows.slice(0, start + 1), rows.slice(start + 1)])) == expected
+    assert sets_of(join([rows.slice(0, start + 1), rows.slice(start + 1)])) == expected
 
 
 def test_sets_are_shared_when_at_most_half_of_them_differ() -> None:
@@ -66,8 +66,8 @@ def test_sets_are_shared_when_at_most_half_of_them_differ() -> None:
     rows = share_sets(jobs_on(some * 2))
     assert rows.sets is not None
     assert len(rows.sets) == 4
-    assert rows.frame["sample_set"].to_pylist() == [0, 1, 2, 3] * 2
-    assert [rows.frame[name].null_count for name in SETS_SCHEMA.names] == [8, 8, 8]
+    assert rows.jobs["sample_set"].to_pylist() == [0, 1, 2, 3] * 2
+    assert [rows.jobs[name].null_count for name in SETS_SCHEMA.names] == [8, 8, 8]
     mostly_different = jobs_on([*some, some[0]])
     assert share_sets(mostly_different) is mostly_different
 
@@ -79,13 +79,13 @@ def test_sets_that_differ_in_one_value_that_no_probe_sees_are_told_apart() -> No
     other[1] = np.nextafter(other[1], 2)
     rows = share_sets(jobs_on([(x, x, None)] * 5 + [(other, x, None)]))
     assert rows.sets is not None
-    assert rows.frame["sample_set"].to_pylist() == [0] * 5 + [1]
+    assert rows.jobs["sample_set"].to_pylist() == [0] * 5 + [1]
 
 
 def test_a_set_that_comes_again_later_is_recognised() -> None:
     """Joining shared rows and sharing them again leaves each set once."""
     one: Set = ([1.0, 2.0], [3.0, 4.0], [1.0, 0.5])
-    rows = share_sets(joined([share_sets(jobs_on([one] * 3)), share_sets(jobs_on([one] * 2))]))
+    rows = share_sets(join([share_sets(jobs_on([one] * 3)), share_sets(jobs_on([one] * 2))]))
     assert rows.sets is not None
     assert rows.sets.to_pylist() == [{"x": one[0], "y": one[1], "weights": one[2]}]
 
@@ -96,4 +96,4 @@ def test_a_part_takes_only_the_sets_it_refers_to() -> None:
     part = share_sets(jobs_on([set_ for set_ in some for _ in range(2)])).slice(3, 3)
     assert part.sets is not None
     assert part.sets["x"].to_pylist() == [[1.0], [2.0]]
-    assert part.frame["sample_set"].to_pylist() == [0, 1, 1]
+    assert part.jobs["sample_set"].to_pylist() == [0, 1, 1]

@@ -60,7 +60,7 @@ def test_chunks_fitted_together_have_the_results_they_have_alone() -> None:
     commits = fitted(*chunks)
     assert [commit.job_count for commit in commits] == [2, 1, 1]
     for chunk, commit in zip(chunks, commits, strict=True):
-        alone = fit(chunk.rows.frame)
+        alone = fit(chunk.rows.jobs)
         assert results_of(commit).drop_columns("chunk") == alone.results.drop_columns("chunk")
         assert decode(commit.traces, TRACE_SCHEMA) == alone.traces
         assert results_of(commit)["chunk"].to_pylist() == [7] * commit.job_count
@@ -72,7 +72,7 @@ def test_chunks_that_share_sample_sets_keep_them_when_they_are_fitted_together()
     parts = [chunk_of(EXPLICIT, {**EXPLICIT, "lr": 0.2}), chunk_of(GENERATED), chunk_of(*others)]
     commits = fitted(*(part._replace(rows=share_sets(part.rows)) for part in parts))
     for part, commit in zip(parts, commits, strict=True):
-        assert results_of(commit).drop_columns("chunk") == fit(part.rows.frame).results.drop_columns("chunk")
+        assert results_of(commit).drop_columns("chunk") == fit(part.rows.jobs).results.drop_columns("chunk")
 
 
 def test_statuses_are_counted_for_each_chunk() -> None:
@@ -85,7 +85,7 @@ def test_statuses_are_counted_for_each_chunk() -> None:
 def test_a_chunk_that_the_engine_refuses_takes_no_other_with_it() -> None:
     """They are fitted one by one then."""
     refused = chunk_of(EXPLICIT)
-    jobs = refused.rows.frame
+    jobs = refused.rows.jobs
     column = jobs.schema.get_field_index("y")
     jobs = jobs.set_column(column, jobs.schema.field(column), pa.array([[1.0]], pa.list_(pa.float64())))
     good, bad = fitted(chunk_of(GENERATED), refused._replace(rows=Rows(jobs)))
@@ -111,7 +111,7 @@ def test_a_chunk_that_is_tried_again_is_fitted_alone(fitting: FittingStore, offe
     again = claim_chunk(fitting, "me", "first", 0)
     assert again is not None
     assert claim_companions(fitting, "me", again) == []
-    assert len(fitting.take_offers(shape_name(again.rows.frame), "first", 0)) == 2
+    assert len(fitting.take_offers(shape_name(again.rows.jobs), "first", 0)) == 2
 
 
 def test_a_chunk_that_cannot_be_read_is_claimed_with_what_is_known_of_its_jobs(

@@ -13,8 +13,9 @@ import pyarrow as pa
 import torch
 
 from fitq_shared.errors import ClaimLost, FitqError, FrameError
+from fitq_shared.jobs.columns import replace_columns
 from fitq_shared.jobs.frames import JOB_SCHEMA, SETS_SCHEMA, decode, encode, shape_name
-from fitq_shared.jobs.rows import Rows, joined
+from fitq_shared.jobs.rows import Rows, join
 from fitq_shared.store.fitting import Claim, Commit, FittingStore
 from fitq_worker.chunks.unreadable import recover_jobs
 from fitq_worker.engine import Fitted, fit
@@ -59,7 +60,7 @@ def claim_companions(store: FittingStore, worker: str, first: Chunk) -> list[Chu
         return []
     found: list[Chunk | None] = []
     try:
-        for submission, number in store.take_offers(shape_name(first.rows.frame), first.submission, first.number):
+        for submission, number in store.take_offers(shape_name(first.rows.jobs), first.submission, first.number):
             found.append(claim_chunk(store, worker, submission, number))
     except FitqError as error:
         _log.warning("%s: fitted without others that wait: %s", first, error)
@@ -78,8 +79,8 @@ def fit_together(chunks: Sequence[Chunk], max_attempts: int, device: str, renew:
         fitted = [_failed(chunks[0], problem, device)]
     else:
         fitted = _fit(chunks, device, renew)
-    seconds = (time.monotonic() - started) / sum(len(chunk.rows.frame) for chunk in chunks)
-    return [_commit(chunk, *frames, seconds * len(chunk.rows.frame)) for chunk, frames in zip(chunks, fitted, strict=True)]
+    seconds = (time.monotonic() - started) / sum(len(chunk.rows.jobs) for chunk in chunks)
+    return [_commit(chunk, *frames, seconds * len(chunk.rows.jobs)) for chunk, frames in zip(chunks, fitted, strict=True)]
 
 
 def _read(claim: Claim) -> Rows:
@@ -103,7 +104,7 @@ def _problem(chunk: Chunk, max_attempts: int) -> str:
 
 def _fit(chunks: Sequence[Chunk], device: str, renew: Callable[[], None]) -> list[Fitted]:
     """The results of each chunk; failed jobs where the engine raises, so that the submission comes to its end."""
-    jobs, sets = joined([chunk.rows for chunk in chunks])
+    jobs, sets = join([chunk.rows for chunk in chunks])
     try:
         return _split(fit(jobs, device, sets=sets, on_block=renew), chunks)
     except ClaimLost:
@@ -121,20 +122,20 @@ def _fit(chunks: Sequence[Chunk], device: str, renew: Callable[[], None]) -> lis
 
 def _split(fitted: Fitted, chunks: Sequence[Chunk]) -> list[Fitted]:
     """The rows of each chunk; either all of its jobs have traces or none."""
-    lengths = [len(chunk.rows.frame) for chunk in chunks]
+    lengths = [len(chunk.rows.jobs) for chunk in chunks]
     starts = np.cumsum([0, *lengths[:-1]]).tolist()
     return [Fitted(*(frame.slice(start, length) for frame in fitted)) for start, length in zip(starts, lengths, strict=True)]
 
 
 def _failed(chunk: Chunk, message: str, device: str) -> Fitted:
     """Results that say `message` of every job, and no traces."""
-    jobs = chunk.rows.frame
+    jobs = chunk.rows.jobs
     return Fitted(failed(jobs, message, device), untraced(jobs.slice(0, 0)))
 
 
 def _commit(chunk: Chunk, results: pa.RecordBatch, traces: pa.RecordBatch, seconds: float) -> Commit:
     numbers = pa.array(np.full(len(results), chunk.number, dtype=np.int32))
-    results = results.set_column(results.schema.get_field_index("chunk"), results.schema.field("chunk"), numbers)
+    results = replace_columns(results, {"chunk": numbers})
     trace_frame = encode(traces) if len(traces) else b""
     found = sorted(results["status"].value_counts().to_pylist(), key=lambda entry: -entry["counts"])
     statuses = {entry["values"]: entry["counts"] for entry in found}
