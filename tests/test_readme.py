@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from fitq.cli import main
-from fitq_shared.jobs.frames import RESULT_SCHEMA, Status
 from fitq_shared.jobs.job import FitJob
+from fitq_shared.jobs.schemas import RESULT_SCHEMA, Status
 from fitq_shared.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent

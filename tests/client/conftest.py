@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fitq.cli import main
-from fitq_shared.jobs import frames
+from fitq_shared.jobs import frames, schemas
 from fitq_shared.settings import Settings
 from fitq_shared.store.fitting import Commit, FittingStore
 from fitq_shared.store.submitting import SubmittingStore
@@ -52,13 +52,13 @@ def _finish(settings: Settings, submission: str, *chunks: int) -> None:
     for chunk in chunks or reversed(range(fitting.manifest(submission).chunks)):
         claim = fitting.claim(submission, chunk, "test")
         assert claim is not None
-        jobs = frames.decode(claim.jobs_frame, frames.JOB_SCHEMA).to_pylist()
+        jobs = frames.decode(claim.jobs_frame, schemas.JOB_SCHEMA).to_pylist()
         results = [_result(job, chunk) for job in jobs]
         traces = [trace for job in jobs if (trace := _trace(job)) is not None]
         statuses = [result["status"] for result in results]
         commit = Commit(
-            results=frames.encode(pa.RecordBatch.from_pylist(results, frames.RESULT_SCHEMA)),
-            traces=frames.encode(pa.RecordBatch.from_pylist(traces, frames.TRACE_SCHEMA)) if traces else b"",
+            results=frames.encode(pa.RecordBatch.from_pylist(results, schemas.RESULT_SCHEMA)),
+            traces=frames.encode(pa.RecordBatch.from_pylist(traces, schemas.TRACE_SCHEMA)) if traces else b"",
             job_count=len(jobs),
             seconds=0.1,
             statuses={status: statuses.count(status) for status in set(statuses)},

@@ -9,8 +9,9 @@ import pytest
 
 from fitq.results.traces import labelled
 from fitq_shared.jobs.fields import Basis, Dtype
-from fitq_shared.jobs.frames import RESULT_SCHEMA, TRACE_SCHEMA, jobs_batch
+from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob
+from fitq_shared.jobs.schemas import RESULT_SCHEMA, TRACE_SCHEMA
 from fitq_worker.engine import fit, outcome
 
 SECONDS = 1.7e9 + np.arange(12.0)

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fitq_shared.jobs.fields import Basis, Loss
-from fitq_shared.jobs.frames import SETS_SCHEMA, jobs_batch
+from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob, Samples
+from fitq_shared.jobs.schemas import SETS_SCHEMA
 from fitq_worker.engine import Fitted, fit
 from fitq_worker.engine.arithmetic import square_root, tree_sum
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from fitq_shared.jobs.fields import Basis, Loss
-from fitq_shared.jobs.frames import RESULT_SCHEMA, TRACE_SCHEMA, jobs_batch
+from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob
+from fitq_shared.jobs.schemas import RESULT_SCHEMA, TRACE_SCHEMA
 from fitq_shared.jobs.trace import recorded_steps
 from fitq_worker.engine import fit
 from fitq_worker.engine.plan import Path

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pytest
 import redis
 
-from fitq_shared.jobs.frames import RESULT_SCHEMA, decode, jobs_batch
+from fitq_shared.jobs.frames import decode, jobs_batch
 from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.rows import Rows
+from fitq_shared.jobs.schemas import RESULT_SCHEMA
 from fitq_shared.queue import client_app, lane_of, publish
 from fitq_shared.settings import Settings
 from fitq_shared.store.keys import SubmissionKeys

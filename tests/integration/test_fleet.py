@@ -14,8 +14,9 @@ import pytest
 
 from fitq import Client
 from fitq.readers import from_jobs, generated
-from fitq_shared.jobs.frames import SETS_SCHEMA, Status, decode, encode
+from fitq_shared.jobs.frames import decode, encode
 from fitq_shared.jobs.rows import Rows
+from fitq_shared.jobs.schemas import SETS_SCHEMA, Status
 from fitq_shared.queue import LANES, client_app, lane_of, publish
 from fitq_shared.settings import Settings
 from fitq_shared.store.keys import SubmissionKeys, broker_prefix

@@ -38,6 +38,6 @@ def exit_code(error: FitqError) -> int:
 
 def exit_code_of_fits(statuses: Mapping[str, int]) -> int:
     """The code for a finished submission with these fits by status."""
-    from fitq_shared.jobs.frames import FAILED
+    from fitq_shared.jobs.schemas import FAILED
 
     return FAILED_FITS if any(statuses.get(status) for status in FAILED) else OK

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fitq.results.summary import FAR_STDERRS, NEAR_GAP, Summary
-from fitq_shared.jobs.frames import Status
+from fitq_shared.jobs.schemas import Status
 
 
 def render(summary: Summary, first_rows: list[dict[str, Any]]) -> RenderableType:

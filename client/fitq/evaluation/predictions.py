@@ -19,7 +19,7 @@ from fitq.evaluation.lists import Counts, Floats, Lists, lists_of, numbers_of, w
 from fitq.evaluation.points import Points, points_of
 from fitq.evaluation.student import reach, two_sided
 from fitq_shared.errors import InputError
-from fitq_shared.jobs.frames import RESULT_SCHEMA
+from fitq_shared.jobs.schemas import RESULT_SCHEMA
 
 #: A standard error is given when rounding can change it by at most this share.
 _MOST_ROUNDING = 1e-3

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from fitq.readers.casts import cast, is_text
 from fitq_shared.jobs.fields import Optimizer
-from fitq_shared.jobs.frames import JOB_SCHEMA
 from fitq_shared.jobs.job import FitJob, Samples
+from fitq_shared.jobs.schemas import JOB_SCHEMA
 
 _OPTIMIZERS = get_args(Optimizer)
 #: Field whose default depends on the optimizer -> that default for each of _OPTIMIZERS.

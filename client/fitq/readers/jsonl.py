@@ -25,9 +25,9 @@ from fitq.tags import text_of
 from fitq_shared.errors import InputError, JobError
 from fitq_shared.jobs import json_text
 from fitq_shared.jobs.column_rules import certain
-from fitq_shared.jobs.frames import JOB_SCHEMA
 from fitq_shared.jobs.job import FitJob, defaults_from_mapping, job_from_json
 from fitq_shared.jobs.plain_values import given
+from fitq_shared.jobs.schemas import JOB_SCHEMA
 
 #: Lines are read in blocks of about this size; its at most a million numbers take some 50 MB as Python objects.
 _BLOCK_BYTES = 2 * 2**20

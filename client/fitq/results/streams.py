@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from fitq.outages import ride_out
 from fitq.results.traces import LABELLED_SCHEMA, labelled
-from fitq_shared.jobs.frames import RESULT_SCHEMA, TRACE_SCHEMA, decode
+from fitq_shared.jobs.frames import decode
+from fitq_shared.jobs.schemas import RESULT_SCHEMA, TRACE_SCHEMA
 from fitq_shared.store.reader import CommittedChunk, IndexedChunk, Reader
 
 #: Batches, each with the cursor behind which a later stream goes on.

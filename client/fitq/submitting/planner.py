@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 from fitq.submitting.budgets import JOBS, SECONDS, Loads, measure_loads
 from fitq.submitting.sample_sets import share_sets
-from fitq_shared.jobs.frames import SHAPE_COLUMNS
 from fitq_shared.jobs.rows import Rows, join
+from fitq_shared.jobs.schemas import SHAPE_COLUMNS
 
 #: The first chunk has at most this share of the jobs of a full one, each further one four times as many.
 FIRST_CHUNK_SHARE, GROWTH = 1 / 32, 4

@@ -9,9 +9,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fitq_shared.jobs.columns import list_lengths, replace_columns
-from fitq_shared.jobs.frames import SETS_SCHEMA
 from fitq_shared.jobs.rows import Indices, Rows
 from fitq_shared.jobs.sampling import mixed
+from fitq_shared.jobs.schemas import SETS_SCHEMA
 
 #: Values of each list that its hash looks at: one tells most jobs without repetition apart, the others need more.
 QUICK_PROBES, PROBES = 1, 32

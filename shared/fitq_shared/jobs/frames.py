@@ -1,13 +1,12 @@
 """Frames: Arrow record batches of jobs, results and traces, in IPC form, compressed with zstd.
 
-The schema of a frame carries its kind and the version of this layout as metadata. A worker refuses a frame of another
-version instead of guessing.
+The schema of a frame carries its kind and the version of its layout as metadata. A frame of a version that is not known
+is refused instead of guessed at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -18,159 +17,10 @@ from numpy.typing import NDArray
 
 from fitq_shared.errors import FrameError
 from fitq_shared.jobs.job import FitJob, Samples
+from fitq_shared.jobs.schemas import JOB_SCHEMA, READABLE_VERSIONS, SHAPE_COLUMNS
 
-FRAME_VERSION = 4
 #: zstd's fast end: losses hardly compress, and a higher level costs three times the time for a tenth fewer bytes.
 ZSTD_LEVEL = -7
-
-_floats = pa.list_(pa.float64())
-#: A column of few different words.
-_word = pa.dictionary(pa.int8(), pa.string())
-
-
-class Status(StrEnum):
-    """How one fit ended."""
-
-    #: The fit ended within the job's tolerance of the optimum.
-    CONVERGED = "converged"
-    #: The step limit came first; `gap` says how far from the optimum.
-    MAX_STEPS = "max_steps"
-    #: `ftol` or `gtol` stopped the descent before it came within the tolerance of the optimum.
-    STALLED = "stalled"
-    #: The loss became infinite, or ended above where it began.
-    DIVERGED = "diverged"
-    #: The samples do not determine the coefficients: too few points, or too few different x.
-    DEGENERATE = "degenerate"
-    #: A sample or weight is missing, not finite, negative or too large.
-    INVALID = "invalid"
-    #: The worker could not fit it for a reason outside the job.
-    ERROR = "error"
-
-
-#: Statuses that give no usable coefficients.
-FAILED = (Status.DIVERGED, Status.DEGENERATE, Status.INVALID, Status.ERROR)
-
-JOB_SCHEMA = pa.schema(
-    [
-        pa.field("index", pa.int64(), nullable=False),
-        pa.field("id", pa.string(), nullable=False),
-        ("x", _floats),
-        ("y", _floats),
-        ("weights", _floats),
-        ("polynomial", _floats),
-        ("count", pa.int32()),
-        ("spread", pa.float64()),
-        ("noise", pa.float64()),
-        ("samples_seed", pa.int64()),
-        ("missing", pa.string()),
-        ("degree", pa.int32()),
-        ("basis", pa.string()),
-        ("loss", pa.string()),
-        ("delta", pa.float64()),
-        ("delta_sigma", pa.float64()),
-        ("ridge", pa.float64()),
-        ("optimizer", pa.string()),
-        ("dtype", pa.string()),
-        ("lr", pa.float64()),
-        ("steps", pa.int32()),
-        ("schedule", pa.string()),
-        ("gamma", pa.float64()),
-        ("step_size", pa.int32()),
-        ("beta1", pa.float64()),
-        ("beta2", pa.float64()),
-        ("eps", pa.float64()),
-        ("weight_decay", pa.float64()),
-        ("momentum", pa.float64()),
-        ("nesterov", pa.bool_()),
-        ("smoothing", pa.float64()),
-        ("momentum_decay", pa.float64()),
-        ("seed", pa.int64()),
-        ("init", _floats),
-        ("init_exact", pa.bool_()),
-        ("restarts", pa.int32()),
-        ("ftol", pa.float64()),
-        ("patience", pa.int32()),
-        ("gtol", pa.float64()),
-        ("tolerance", pa.float64()),
-        ("trace", pa.string()),
-        ("absolute_sigma", pa.bool_()),
-        ("covariance", pa.bool_()),
-        # JSON text of an object, null where the job has none.
-        ("tags", pa.string()),
-        # Where the first point that cannot be fitted was read (`life.csv:17`); null where the reader knows none.
-        ("place", pa.string()),
-        # The row of a frame of SETS_SCHEMA that has x, y and weights; null where they are in this row, or drawn.
-        ("sample_set", pa.int32()),
-    ],
-    metadata={"fitq.kind": "jobs", "fitq.version": str(FRAME_VERSION)},
-)
-
-#: Sample sets that several jobs share, each once.
-SETS_SCHEMA = pa.schema(
-    [("x", _floats), ("y", _floats), ("weights", _floats)],
-    metadata={"fitq.kind": "sets", "fitq.version": str(FRAME_VERSION)},
-)
-
-#: The columns in which the jobs of a chunk agree, so that one tensor program fits them all.
-SHAPE_COLUMNS = ("degree", "basis", "loss", "optimizer", "dtype", "trace")
-
-RESULT_SCHEMA = pa.schema(
-    [
-        pa.field("index", pa.int64(), nullable=False),
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("status", pa.string(), nullable=False),
-        ("message", pa.string()),
-        ("degree", pa.int32()),
-        ("basis", _word),
-        ("loss_function", _word),
-        ("optimizer", _word),
-        ("lr", pa.float64()),
-        ("steps_limit", pa.int32()),
-        ("delta", pa.float64()),
-        ("coefficients", _floats),
-        ("scaled_coefficients", _floats),
-        ("basis_coefficients", _floats),
-        ("domain", _floats),
-        ("loss", pa.float64()),
-        ("initial_loss", pa.float64()),
-        ("exact_loss", pa.float64()),
-        ("gap", pa.float64()),
-        ("exact_coefficients", _floats),
-        ("steps", pa.int32()),
-        ("r2", pa.float64()),
-        ("rmse", pa.float64()),
-        ("stderr", _floats),
-        ("stderrs_off", pa.float64()),
-        ("covariance", _floats),
-        ("scaled_covariance", _floats),
-        ("condition", pa.float64()),
-        ("rank", pa.int32()),
-        ("samples_used", pa.int32()),
-        ("samples_dropped", pa.int32()),
-        ("restart", pa.int32()),
-        ("seed", pa.int64()),
-        ("tags", pa.string()),
-        ("device", _word),
-        ("chunk", pa.int32()),
-    ],
-    metadata={"fitq.kind": "results", "fitq.version": str(FRAME_VERSION)},
-)
-
-#: `trace`, `steps` (the limit) and `made` say to which step each loss belongs, through `recorded_steps` in
-#: `fitq_shared.jobs.trace`.
-#: A loss is `loss` times 2^`exponent`: y of any scale has traces of full precision.
-TRACE_SCHEMA = pa.schema(
-    [
-        pa.field("index", pa.int64(), nullable=False),
-        pa.field("id", pa.string(), nullable=False),
-        ("trace", pa.string()),
-        ("steps", pa.int32()),
-        ("made", pa.int32()),
-        ("loss", pa.list_(pa.float32())),
-        pa.field("exponent", pa.int16(), nullable=False),
-    ],
-    metadata={"fitq.kind": "traces", "fitq.version": str(FRAME_VERSION)},
-)
 
 
 def jobs_batch(jobs: Sequence[FitJob], first_index: int = 0) -> pa.RecordBatch:
@@ -222,7 +72,7 @@ def encode(batch: pa.RecordBatch) -> bytes:
 
 
 def decode(frame: bytes, schema: pa.Schema) -> pa.RecordBatch:
-    """The record batch in `frame`, which must be of the kind and version of `schema`.
+    """The record batch in `frame`, which must be of the kind of `schema` and of one of READABLE_VERSIONS.
 
     Raises:
         FrameError: not a frame, or one of another kind or version.
@@ -232,10 +82,12 @@ def decode(frame: bytes, schema: pa.Schema) -> pa.RecordBatch:
             batch = reader.read_next_batch()
     except (pa.ArrowInvalid, StopIteration, OSError) as error:
         raise FrameError(f"not an Arrow IPC frame ({error}); was the key written by something else?") from None
-    found, expected = batch.schema.metadata or {}, schema.metadata
-    if found != expected or batch.schema.names != schema.names:
+    found = batch.schema.metadata or {}
+    if not _is_readable(found, schema.metadata) or batch.schema.names != schema.names:
+        versions = " or ".join(map(str, READABLE_VERSIONS))
         raise FrameError(
-            f"frame is {_described(found)}, expected {_described(expected)}; run the same version of fitq everywhere"
+            f"frame is {_described(found)}, expected {schema.metadata[b'fitq.kind'].decode()} version {versions}; upgrade "
+            "workers and clients to the same version of fitq, workers first"
         )
     return batch
 
@@ -244,6 +96,11 @@ def _samples_seed(job: FitJob, spec: Samples | None) -> int | None:
     if spec is None:
         return None
     return job.seed if spec.seed is None else spec.seed
+
+
+def _is_readable(found: dict[bytes, bytes], expected: dict[bytes, bytes]) -> bool:
+    versions = {str(version).encode() for version in READABLE_VERSIONS}
+    return found.get(b"fitq.kind") == expected[b"fitq.kind"] and found.get(b"fitq.version") in versions
 
 
 def _described(metadata: dict[bytes, bytes]) -> str:

@@ -26,7 +26,7 @@ from fitq.cli.exit_codes import BAD_INPUT, FAILED_FITS, FAILURE, INTERRUPTED, OK
 from fitq.cli.run import command as run
 from fitq.cli.submit import command as submit
 from fitq.submission import Submission
-from fitq_shared.jobs import frames
+from fitq_shared.jobs import frames, schemas
 from fitq_shared.settings import Settings
 from fitq_shared.store.fitting import FittingStore
 from fitq_shared.store.submitting import SubmittingStore
@@ -322,7 +322,7 @@ def test_generated_jobs_take_their_options(fitq: Fitq, fitting: FittingStore) ->
     assert (document["jobs"], document["source"], document["state"]) == (1000, "polynomial 1,2,3", "closed")
     claim = fitting.claim(document["id"], 0, "test")
     assert claim is not None
-    last = frames.decode(claim.jobs_frame, frames.JOB_SCHEMA).to_pylist()[-1]
+    last = frames.decode(claim.jobs_frame, schemas.JOB_SCHEMA).to_pylist()[-1]
     names = ("count", "spread", "noise", "seed", "degree", "lr")
     assert [last[name] for name in names] == [9, 2.0, 0.5, 1003, 1, 0.5]
 
@@ -346,7 +346,7 @@ TEN = "".join(
 def stored(fitting: FittingStore, submission: str) -> list[dict[str, Any]]:
     """The jobs of a submission in the order of the input."""
     claims = [fitting.claim(submission, chunk, "test") for chunk in range(fitting.manifest(submission).chunks)]
-    rows = [row for claim in claims if claim for row in frames.decode(claim.jobs_frame, frames.JOB_SCHEMA).to_pylist()]
+    rows = [row for claim in claims if claim for row in frames.decode(claim.jobs_frame, schemas.JOB_SCHEMA).to_pylist()]
     return sorted(rows, key=lambda row: int(row["index"]))
 
 

@@ -19,7 +19,7 @@ from fitq import p_values, predict, residuals
 from fitq.evaluation.student import reach
 from fitq.results.writers import writing
 from fitq_shared.errors import InputError
-from fitq_shared.jobs.frames import RESULT_SCHEMA
+from fitq_shared.jobs.schemas import RESULT_SCHEMA
 
 RANDOM = np.random.default_rng(8)
 Rational = list[Fraction]

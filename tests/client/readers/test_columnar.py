@@ -19,8 +19,9 @@ from fitq.readers.batches import BATCH_SAMPLES
 from fitq.readers.columnar import BATCH_ROWS, from_tables
 from fitq_shared.errors import InputError, JobError
 from fitq_shared.jobs.columns import replace_columns
-from fitq_shared.jobs.frames import JOB_SCHEMA, jobs_batch
+from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob, job_from_json, job_from_mapping
+from fitq_shared.jobs.schemas import JOB_SCHEMA
 
 INF, NAN = float("inf"), float("nan")
 LISTS = [pa.list_(pa.float64()), pa.large_list(pa.float64()), pa.list_(pa.float32())]

@@ -19,8 +19,8 @@ from fitq import readers
 from fitq.readers.batches import BATCH_JOBS
 from fitq_shared.errors import FileError, FitqError, InputError, JobError
 from fitq_shared.jobs.fields import MAX_SAMPLES_BUT_MSE
-from fitq_shared.jobs.frames import JOB_SCHEMA
 from fitq_shared.jobs.job import FitJob, Samples
+from fitq_shared.jobs.schemas import JOB_SCHEMA
 
 COLUMNS = readers.Columns("country", "year", "life")
 JOB: dict[str, Any] = {"x": [0.0, 1.0, 2.0], "y": [1.0, 3.0, 5.0]}

@@ -23,7 +23,7 @@ from fitq.results.writers import FORMATS, writing
 from fitq.submission import Submission
 from fitq_shared import queue
 from fitq_shared.errors import InputError, JobNotFinished, JobNotFound, SubmissionNotFound
-from fitq_shared.jobs import frames
+from fitq_shared.jobs import frames, schemas
 from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.rows import Rows
 from fitq_shared.settings import Settings
@@ -287,5 +287,5 @@ def fill(store: SubmittingStore, rows_of: list[list[int]], close: bool = True) -
 
 def add(store: SubmittingStore, chunk: int, rows: list[int]) -> None:
     jobs = frames.jobs_batch([FitJob(id=str(row), polynomial=[1.0]) for row in rows])
-    jobs = jobs.set_column(0, frames.JOB_SCHEMA.field("index"), pa.array(rows, pa.int64()))
+    jobs = jobs.set_column(0, schemas.JOB_SCHEMA.field("index"), pa.array(rows, pa.int64()))
     store.add_chunk("sub", payload_of(chunk, Rows(jobs)), queue.INTERACTIVE_LANE)

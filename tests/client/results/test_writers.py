@@ -16,7 +16,7 @@ from fitq.results.targets import choose_files, format_of, is_folder
 from fitq.results.traces import LABELLED_SCHEMA
 from fitq.results.writers import FORMATS, writing
 from fitq_shared.errors import FileError
-from fitq_shared.jobs.frames import RESULT_SCHEMA
+from fitq_shared.jobs.schemas import RESULT_SCHEMA
 
 NAN, INF = math.nan, math.inf
 

@@ -18,8 +18,8 @@ from fitq import readers
 from fitq.submitting import budgets, planner
 from fitq.submitting.planner import plan
 from fitq_shared.jobs.fields import MAX_SAMPLES_BUT_MSE
-from fitq_shared.jobs.frames import JOB_SCHEMA, SETS_SCHEMA, SHAPE_COLUMNS
 from fitq_shared.jobs.rows import Rows
+from fitq_shared.jobs.schemas import JOB_SCHEMA, SETS_SCHEMA, SHAPE_COLUMNS
 
 Fields = dict[str, Any]
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fitq.submitting.sample_sets import share_sets
-from fitq_shared.jobs.frames import JOB_SCHEMA, SETS_SCHEMA, jobs_batch
+from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.rows import Rows, join
+from fitq_shared.jobs.schemas import JOB_SCHEMA, SETS_SCHEMA
 
 Set = tuple[list[float], list[float], list[float] | None]
 

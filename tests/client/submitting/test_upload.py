@@ -21,8 +21,9 @@ from fitq.client import Client
 from fitq.submitting import admission
 from fitq.submitting.planner import plan
 from fitq_shared.errors import DifferentContent, ServerFull, SubmissionNotFound
-from fitq_shared.jobs.frames import JOB_SCHEMA, decode
+from fitq_shared.jobs.frames import decode
 from fitq_shared.jobs.job import Samples
+from fitq_shared.jobs.schemas import JOB_SCHEMA
 from fitq_shared.settings import Settings
 from fitq_shared.store.fitting import FittingStore
 from fitq_shared.store.keys import SubmissionKeys

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
+import pyarrow as pa
 import pytest
 
 from fitq_shared.errors import FrameError
-from fitq_shared.jobs.frames import JOB_SCHEMA, RESULT_SCHEMA, decode, encode, jobs_batch
+from fitq_shared.jobs.frames import decode, encode, jobs_batch
 from fitq_shared.jobs.job import FitJob, Samples
+from fitq_shared.jobs.schemas import FRAME_VERSION, JOB_SCHEMA, READABLE_VERSIONS, RESULT_SCHEMA, SETS_SCHEMA, TRACE_SCHEMA
+
+FRAMES = Path(__file__).parents[2] / "data" / "frames"
 
 JOBS = [
     FitJob(id="explicit", x=[0.0, 1.0, None], y=[1.0, 2.0, 3.0], weights=[1.0, 0.0, 1.0], degree=1, init=[0.5, 0.25]),
@@ -52,8 +59,8 @@ def test_a_frame_of_another_kind_is_refused() -> None:
 
 def test_a_frame_of_another_version_is_refused() -> None:
     """The message says what to do."""
-    newer = jobs_batch(JOBS).replace_schema_metadata({"fitq.kind": "jobs", "fitq.version": "5"})
-    with pytest.raises(FrameError, match=r"jobs version 5, expected jobs version 4; run the same version"):
+    newer = jobs_batch(JOBS).replace_schema_metadata({"fitq.kind": "jobs", "fitq.version": "99"})
+    with pytest.raises(FrameError, match=r"jobs version 99, expected jobs version 4; upgrade workers"):
         decode(encode(newer), JOB_SCHEMA)
 
 
@@ -74,3 +81,20 @@ def test_frames_are_compressed() -> None:
     """A thousand jobs that differ in the seed alone take less than a fifth of their size in memory."""
     batch = jobs_batch([FitJob(polynomial=[1.0, 2.0, 3.0], seed=seed) for seed in range(1000)])
     assert len(encode(batch)) < batch.get_total_buffer_size() / 2
+
+
+@pytest.mark.parametrize("version", READABLE_VERSIONS)
+@pytest.mark.parametrize(
+    ("kind", "schema"),
+    [("jobs", JOB_SCHEMA), ("sets", SETS_SCHEMA), ("results", RESULT_SCHEMA), ("traces", TRACE_SCHEMA)],
+)
+def test_frames_of_every_readable_version_are_read(kind: str, schema: pa.Schema, version: int) -> None:
+    """As they were stored by that version; tests/data/frames/write.py made them."""
+    stored = (FRAMES / f"{kind}-{version}.arrow").read_bytes()
+    written = runpy.run_path(str(FRAMES / "write.py"))["batches"]()[kind]
+    assert decode(stored, schema) == written
+
+
+def test_the_present_version_and_the_one_before_it_are_readable() -> None:
+    """From version 4 on, the first that has to be."""
+    assert set(READABLE_VERSIONS) == {FRAME_VERSION, max(FRAME_VERSION - 1, 4)}

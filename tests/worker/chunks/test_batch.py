@@ -10,9 +10,10 @@ import pytest
 import redis
 
 from fitq.submitting.sample_sets import share_sets
-from fitq_shared.jobs.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status, decode, encode, jobs_batch, shape_name
+from fitq_shared.jobs.frames import decode, encode, jobs_batch, shape_name
 from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.rows import Rows
+from fitq_shared.jobs.schemas import RESULT_SCHEMA, TRACE_SCHEMA, Status
 from fitq_shared.store.fitting import Commit, FittingStore
 from fitq_shared.store.payload import payload_of
 from fitq_shared.store.submitting import SubmittingStore

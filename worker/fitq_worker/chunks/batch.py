@@ -14,8 +14,9 @@ import torch
 
 from fitq_shared.errors import ClaimLost, FitqError, FrameError
 from fitq_shared.jobs.columns import replace_columns
-from fitq_shared.jobs.frames import JOB_SCHEMA, SETS_SCHEMA, decode, encode, shape_name
+from fitq_shared.jobs.frames import decode, encode, shape_name
 from fitq_shared.jobs.rows import Rows, join
+from fitq_shared.jobs.schemas import JOB_SCHEMA, SETS_SCHEMA
 from fitq_shared.store.fitting import Claim, Commit, FittingStore
 from fitq_worker.chunks.unreadable import recover_jobs
 from fitq_worker.engine import Fitted, fit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from fitq_shared.jobs.frames import JOB_SCHEMA
+from fitq_shared.jobs.schemas import JOB_SCHEMA
 from fitq_shared.store.reader import IndexedChunk
 
 #: What a result repeats of its job.

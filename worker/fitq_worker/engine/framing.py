@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from fitq_shared.jobs.frames import RESULT_SCHEMA, TRACE_SCHEMA, Status
+from fitq_shared.jobs.schemas import RESULT_SCHEMA, TRACE_SCHEMA, Status
 from fitq_worker.engine.outcome import Outcome, frames
 from fitq_worker.engine.traces import Traces
 from fitq_worker.engine.trees import taken

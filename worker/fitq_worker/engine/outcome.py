@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fitq_shared.jobs.frames import RESULT_SCHEMA, Status
+from fitq_shared.jobs.schemas import RESULT_SCHEMA, Status
 from fitq_worker.engine import invalid
 from fitq_worker.engine.arithmetic import square_root, tree_sum
 from fitq_worker.engine.basis import powers_of_x

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from fitq_shared.jobs.frames import SHAPE_COLUMNS
+from fitq_shared.jobs.schemas import SHAPE_COLUMNS
 from fitq_worker.engine import compiled, fused_reduction, kernels
 from fitq_worker.engine.compiled import StepKernel
 from fitq_worker.engine.descent import StepBlock, step_block

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fitq_shared.jobs.frames import TRACE_SCHEMA
+from fitq_shared.jobs.schemas import TRACE_SCHEMA
 from fitq_shared.jobs.trace import recorded_counts, recorded_steps
 from fitq_worker.engine.samples import numbers
 
