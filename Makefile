@@ -36,10 +36,11 @@ test-machine-%: setup
 reference: setup  ## write docs/jobs.md anew, from the fields of a job
 	$(BIN)/python docs/write_jobs.py > docs/jobs.md
 
-lint: setup  ## ruff and mypy
+lint: setup  ## ruff, mypy and the layers of the packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: setup  ## the notebook's loop, the engine and the whole path, fits per second in one run
 	$(BIN)/python benchmarks/throughput.py

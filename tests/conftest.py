@@ -158,12 +158,9 @@ def start_worker(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="session")
-def shared_data(pytestconfig: pytest.Config) -> Path:
-    """The folder of data sets beside the checkout."""
-    folder = pytestconfig.rootpath.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"no data sets at {folder}")
-    return folder
+def nist(pytestconfig: pytest.Config) -> Path:
+    """The folder of NIST's files."""
+    return pytestconfig.rootpath / "tests" / "data" / "nist"
 
 
 def pytest_configure() -> None:

@@ -104,9 +104,9 @@ def test_warm_start_from_the_optimum_stays_there() -> None:
     ("name", "digits"),
     [("Norris", 12), ("Pontius", 12), ("Wampler1", 9), ("Wampler2", 12), ("Wampler4", 9), ("Wampler5", 8), ("Filip", 13)],
 )
-def test_exact_solution_has_the_certified_digits(shared_data: Path, name: str, digits: int) -> None:
+def test_exact_solution_has_the_certified_digits(nist: Path, name: str, digits: int) -> None:
     """Correct digits (log relative error) of the certified coefficients of NIST's hardest polynomials."""
-    _, x, y, certified, *_ = read(shared_data / "nist" / f"{name}.dat")
+    _, x, y, certified, *_ = read(nist / f"{name}.dat")
 
     result = solve(x=x, y=y, degree=len(certified) - 1)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fitq_shared.errors import FileError, FitqError
+from fitq_shared.errors import DeviceError, FileError
 from fitq_worker.verify.certified import CertifiedSet, read, wampler_sets
 from fitq_worker.verify.checks import correct_digits, verify
 
@@ -52,9 +52,9 @@ def wampler() -> Checks:
 
 
 @pytest.fixture(scope="module")
-def measured(shared_data: Path) -> Checks:
+def measured(nist: Path) -> Checks:
     """The checks of all data sets by name."""
-    return {check["data_set"]: check for check in json.loads(run_verify("--json", "--data", f"{shared_data}/nist").stdout)}
+    return {check["data_set"]: check for check in json.loads(run_verify("--json", "--data", str(nist)).stdout)}
 
 
 @pytest.mark.parametrize(("name", "digits"), WAMPLER_DIGITS.items())
@@ -161,9 +161,9 @@ def test_a_file_is_read_as_nist_writes_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", wampler_sets(), ids=lambda data: data.name)
-def test_wampler_by_formula_is_nists_own(shared_data: Path, data: CertifiedSet) -> None:
+def test_wampler_by_formula_is_nists_own(nist: Path, data: CertifiedSet) -> None:
     """Points, certified coefficients, standard errors and R squared equal those of the file."""
-    certified = read(shared_data / "nist" / f"{data.name}.dat")
+    certified = read(nist / f"{data.name}.dat")
     assert data._replace(stderr=certified.stderr) == certified
     assert data.stderr == pytest.approx(certified.stderr, rel=1e-15)
 
@@ -178,5 +178,5 @@ def test_correct_digits_are_those_of_the_worst_value() -> None:
 
 def test_a_device_that_torch_cannot_use_is_an_error() -> None:
     """And not a data set that missed."""
-    with pytest.raises(FitqError, match="torch cannot use cuda:99"):
+    with pytest.raises(DeviceError, match="torch cannot use cuda:99"):
         verify(wampler_sets(), "cuda:99")
