@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from fitq.cli import main
@@ -16,7 +17,13 @@ from fitq_shared.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+COMMANDS = main.list_commands(click.Context(main))
 SCRIPTS = dict(zip(("poll.py", "bands.py"), re.findall(r"```python\n(.*?)```", README, re.DOTALL), strict=True))
+
+
+def section(title: str) -> str:
+    """What stands under a heading of the README."""
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
 @pytest.mark.parametrize(
@@ -40,10 +47,44 @@ def test_scripts_run_against_a_worker(worker: Any, example: str, printed: str) -
     assert re.search(printed, run.stdout)
 
 
-@pytest.mark.parametrize("name", [*RESULT_SCHEMA.names, *FitJob.__struct_fields__, *Status, *main.list_commands(None)])  # type: ignore[arg-type]
-def test_every_name_is_explained(name: str) -> None:
-    """Fields of jobs and results, statuses and commands."""
-    assert re.search(rf"`{name}`|fitq {name}\b", README)
+@pytest.mark.parametrize("name", FitJob.__struct_fields__)
+def test_every_field_of_a_job_is_named(name: str) -> None:
+    """In the list of what a job may say; docs/jobs.md explains each."""
+    assert f"`{name}`" in "".join(line for line in section("A job").splitlines(True) if line.startswith(("- ", "  ")))
+
+
+@pytest.mark.parametrize("name", RESULT_SCHEMA.names)
+def test_every_field_of_a_result_is_explained(name: str) -> None:
+    """In the first column of the table."""
+    assert name in re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ([^|]*)\|", section("A result"), re.MULTILINE)))
+
+
+@pytest.mark.parametrize("status", Status)
+def test_every_status_is_explained(status: Status) -> None:
+    """In the row of `status`."""
+    (row,) = re.findall(r"^\| `status`.*$", section("A result"), re.MULTILINE)
+    assert f"`{status}`" in row
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_shown(name: str) -> None:
+    """As it is typed."""
+    assert re.search(rf"\bfitq {name}\b", README)
+
+
+def test_what_is_typed_exists() -> None:
+    """Commands, their options, and make's targets."""
+    context = click.Context(main)
+    commands = {name: command for name in COMMANDS if (command := main.get_command(context, name)) is not None}
+    typed = re.findall(r"\bfitq ([a-z]+)\b([^\n`;#|)]*)", README)
+    for name, arguments in typed:
+        if name not in COMMANDS and f"`fitq {name}" not in README:
+            continue  # a sentence about fitq
+        assert name in commands, name
+        known = {option for parameter in commands[name].params for option in parameter.opts}
+        assert set(re.findall(r"(?<=\s)--?[a-z][a-z-]*", arguments)) <= known, f"fitq {name}{arguments}"
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+)", README)) <= targets
 
 
 @pytest.mark.parametrize("name", Settings.__struct_fields__)

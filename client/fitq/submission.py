@@ -68,20 +68,20 @@ class Submission:
         """Loss traces stored so far, one row a fit in the order of the input.
 
         Columns `index`, `id`, `step` (list of int32, how many updates were made) and `loss` (list of float32, in units
-        of y squared) of the same lengths. Jobs with `trace: none` have no row.
+        of y for `l1`, of y squared for the other losses) of the same lengths. Jobs with `trace: none` have no row.
         """
         return pa.Table.from_batches([batch for _, batch in self.trace_batches(ordered=True)], TRACES.schema)
 
     def result_batches(self, since: str | None = None, *, follow: bool = False, ordered: bool = False) -> Ready:
-        """Results in batches, in memory that does not grow with their number: pairs (cursor, batch of RESULT_SCHEMA).
+        """Results in batches, pairs (cursor, batch of RESULT_SCHEMA), in memory that does not grow with their number.
 
-        A batch is what one worker stored at once, in the order in which this happened. A cursor stands for all that was
-        given out up to its batch: `since` begins behind it, in another process or on another day. With `follow` the
+        A batch is what one worker stored at once; they come in the order in which they were stored. A cursor stands for
+        all batches up to its own: `since` goes on after it, in another process or on another day. With `follow` the
         iteration waits for more until the submission is finished; without, it ends with what is stored.
 
         With `ordered`, rows come in the order of the input instead, and each waits for those before it (without
-        `follow` only for those that are stored). `since` is not for this order; the cursor of the last batch is for
-        going on in the other one.
+        `follow` only for those that are stored). `since` does not go with this order; the cursor of the last batch goes
+        on in the other one.
 
         Raises:
             InputError: `since` is no cursor, or given together with `ordered`.
@@ -128,7 +128,7 @@ class Submission:
         self._store.delete(self.id)
 
     def stream(self, kind: Kind, since: str | None = None, *, follow: bool = False, ordered: bool = False) -> Stream:
-        """What `result_batches` and `trace_batches` read from, for those who look at the progress themselves.
+        """What `result_batches` and `trace_batches` read from, for callers that watch the progress themselves.
 
         Raises:
             InputError: as there.
@@ -145,7 +145,7 @@ class Submission:
     def _read(self, stream: Stream, follow: bool) -> Ready:
         for _ in self.progress() if follow else [self.status()]:
             yield from stream.ready()
-        self.status()  # frames that were deleted meanwhile are not passed over in silence
+        self.status()  # raises where the submission was deleted meanwhile: its frames are not left out in silence
 
     def _timeout(self, manifest: Manifest, seconds: float | None) -> SubmissionTimeout:
         done = f"{manifest.done_jobs} of {manifest.jobs} fits are done"

@@ -44,10 +44,11 @@ def command(
 ) -> None:
     """Write the results of the submission ID, one row a fit in the order of the input.
 
-    The suffix of PATH says the format: .parquet, .jsonl, .json or .csv; standard output gets JSONL. A PATH without one
-    is a folder, which gets results.parquet and traces.parquet. Numbers that are missing are null in JSON and empty
-    cells in CSV. In CSV the coefficients are columns c2, c1, c0, tags are columns like tag.site, and traces have one row
-    for each recorded step; its first line needs the highest degree and the tags of all, so results in CSV come at the end.
+    The suffix of PATH says the format: .parquet, .jsonl, .json or .csv; standard output (-) gets JSONL. A PATH without
+    one, or that ends in /, is a folder, which gets results.parquet and traces.parquet. Numbers that are missing are null
+    in JSON and empty cells in CSV. In CSV the coefficients are columns c2, c1, c0, tags are columns like tag.site, and
+    traces have one row for each recorded step; its first line needs the highest degree and the tags of all, so results in
+    CSV come at the end.
 
     A submission that is not finished gives what it has so far and says so; --follow waits for the rest. Standard error
     ends with a line "cursor: CURSOR" (in a JSON document it is a field): --since CURSOR gives what is stored later.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from fitq_shared.errors import FileError
 
+#: What looks like the suffix of a file, known or not.
+_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,8}")
 #: Formats by the suffix of a file.
 _FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv"}
 
@@ -17,10 +20,14 @@ def is_standard_output(output: str | Path) -> bool:
 
 
 def is_folder(output: str | Path) -> bool:
-    """Whether the output is a folder: one that exists, or a path that ends in `/` or has no suffix."""
+    """Whether the output is a folder: one that exists, or a path that ends in `/` or without the suffix of a file.
+
+    `run.2` and `life.csv-fits` are folders: no format is called `2` or `csv-fits`.
+    """
     if is_standard_output(output):
         return False
-    return str(output).endswith(("/", os.sep)) or Path(output).is_dir() or not Path(output).suffix
+    path = Path(output)
+    return str(output).endswith(("/", os.sep)) or path.is_dir() or not _SUFFIX.fullmatch(path.suffix)
 
 
 def format_of(output: str | Path) -> str:

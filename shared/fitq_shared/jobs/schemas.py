@@ -147,8 +147,8 @@ RESULT_SCHEMA = pa.schema(
 
 #: `trace`, `steps` (the limit) and `made` say to which step each loss belongs, through `recorded_steps` in
 #: `fitq_shared.jobs.trace`.
-#: A loss is `loss` times 2^`exponent`: y of any scale has traces of full precision. It is in units of y squared for `mse`,
-#: of y for the other losses.
+#: A loss is `loss` times 2^`exponent`: y of any scale has traces of full precision. It is in units of y for `l1`, of y
+#: squared for the other losses.
 TRACE_SCHEMA = pa.schema(
     [
         pa.field("index", pa.int64(), nullable=False),

@@ -248,7 +248,16 @@ def test_a_run_writes_where_its_output_says(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     ("output", "found"),
-    [("-", False), ("r.parquet", False), ("r.NDJSON", False), ("r.xlsx", False), ("out", True), ("run.1/", True)],
+    [
+        ("-", False),
+        ("r.parquet", False),
+        ("r.NDJSON", False),
+        ("r.xlsx", False),
+        ("out", True),
+        ("run.1", True),
+        ("life.csv-fits", True),
+        ("r.csv/", True),
+    ],
 )
 def test_one_rule_tells_a_folder_from_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, found: bool
@@ -256,8 +265,8 @@ def test_one_rule_tells_a_folder_from_a_file(
     """By the path alone; a folder that is there is one, whatever its name."""
     monkeypatch.chdir(tmp_path)
     assert is_folder(output) == found
-    (tmp_path / "v1.5").mkdir()
-    assert is_folder("v1.5")
+    (tmp_path / "old.csv").mkdir()
+    assert is_folder("old.csv")
 
 
 def test_newline_delimited_json_is_jsonl(tmp_path: Path) -> None:
