@@ -8,13 +8,13 @@ from numpy.polynomial import chebyshev, legendre, polynomial
 from fitq_worker.engine.basis import FACTORS, to_scaled_powers
 from fitq_worker.engine.exact import powers
 from fitq_worker.engine.reduction import reduce, sample_points
-from fitq_worker.engine.samples import SampleSets, padded
+from fitq_worker.engine.samples import SampleSets, pad
 
 DEGREE = 3
 X = np.geomspace(1, 1000, 20)
 #: From the middle of x, and from where most of the weight is.
 SAMPLES = {
-    place: padded(SampleSets(np.array([0, 20]), X, np.sqrt(X), weights), torch.device("cpu"))
+    place: pad(SampleSets(np.array([0, 20]), X, np.sqrt(X), weights), torch.device("cpu"))
     for place, weights in (("middle", None), ("low", X**-2.0))
 }
 
@@ -56,7 +56,7 @@ def test_powers_are_the_same_polynomial(place: str) -> None:
 def test_neighbours_seen_from_elsewhere_change_no_bit() -> None:
     """Scaled powers of a fit that is seen from the middle are its powers of t, whatever is beside it."""
     both = SampleSets(np.array([0, 20, 40]), np.tile(X, 2), np.tile(X, 2), np.concatenate([np.ones(20), X**-2.0]))
-    reduced = reduce(padded(both, torch.device("cpu")), DEGREE)
+    reduced = reduce(pad(both, torch.device("cpu")), DEGREE)
     in_t = torch.tensor([-0.0, 1.0, -0.0, 3.0], dtype=torch.float64)[:, None, None].repeat(1, 1, 2)
 
     found = to_scaled_powers(in_t, reduced)

@@ -56,14 +56,14 @@ def test_an_exception_costs_the_guilty_rows_alone(
     """They are found by halving, become `error` and are logged with the traceback; the others keep every bit."""
     jobs = sensors(11)
     healthy = by_id(jobs)
-    coefficients = outcome._coefficients
+    coefficients = outcome._coefficient_columns
 
     def fragile(whole: outcome.Outcome, fits: Any) -> dict[str, Any]:
         if set(guilty) & set(whole.tile.jobs["id"].to_pylist()):
             raise OverflowError("too large for a row")
         return coefficients(whole, fits)
 
-    monkeypatch.setattr(outcome, "_coefficients", fragile)
+    monkeypatch.setattr(outcome, "_coefficient_columns", fragile)
     with caplog.at_level(logging.ERROR):
         found = by_id(jobs)
 

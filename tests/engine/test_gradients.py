@@ -8,11 +8,11 @@ import torch
 
 from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob
-from fitq_worker.engine.descent import differentiated
+from fitq_worker.engine.descent import differentiate
 from fitq_worker.engine.losses import LOSSES, Problem
 from fitq_worker.engine.reduction import reduce, sample_points
-from fitq_worker.engine.samples import padded, sample_sets
-from fitq_worker.engine.space import Space, quadratic, ridge_system, sampled, space_of
+from fitq_worker.engine.samples import pad, sample_sets
+from fitq_worker.engine.space import Space, choose_space, quadratic_problem, ridge_system, sampled_problem
 
 DEGREE, FITS = 3, 6
 WIDTH, CURVATURE, RIDGE = 0.7, 1.4, 0.3
@@ -26,14 +26,16 @@ def problem_of(basis: str, loss: str, ridge: float) -> tuple[Problem, Space]:
     """The batch as the descent gets it, in float64."""
     rows = zip(X.tolist(), Y.tolist(), WEIGHTS.tolist(), strict=True)
     jobs = jobs_batch([FitJob(x=x, y=y, weights=weights, degree=DEGREE) for x, y, weights in rows])
-    samples = padded(sample_sets(jobs), torch.device("cpu"))
+    samples = pad(sample_sets(jobs), torch.device("cpu"))
     reduced = reduce(samples, DEGREE)
-    space = space_of(basis, reduced, reduced.scale, reduced.mean)
+    space = choose_space(basis, reduced, reduced.scale, reduced.mean)
     penalty = torch.full((FITS,), ridge, dtype=torch.float64)
     if loss == "mse":
-        return quadratic(space, reduced, ridge_system(space, reduced, penalty) if ridge else None), space
+        return quadratic_problem(space, reduced, ridge_system(space, reduced, penalty) if ridge else None), space
     points = sample_points(samples, reduced)
-    return sampled(space, points, torch.full_like(penalty, WIDTH), torch.full_like(penalty, CURVATURE), penalty), space
+    return sampled_problem(
+        space, points, torch.full_like(penalty, WIDTH), torch.full_like(penalty, CURVATURE), penalty
+    ), space
 
 
 @pytest.mark.parametrize("ridge", [0.0, RIDGE])
@@ -42,7 +44,7 @@ def test_gradient_is_the_one_of_the_normal_equations(ridge: float) -> None:
     problem, _ = problem_of("power", "mse", ridge)
     w = RANDOM.normal(size=(DEGREE + 1, FITS))
 
-    _, gradient = differentiated(LOSSES["mse"], torch.from_numpy(w), problem)
+    _, gradient = differentiate(LOSSES["mse"], torch.from_numpy(w), problem)
 
     for fit in range(FITS):
         design = np.vander(X[fit], DEGREE + 1, increasing=True)
@@ -61,7 +63,7 @@ def test_gradient_is_the_slope_of_the_loss(basis: str, loss: str, ridge: float) 
     w = torch.from_numpy(RANDOM.normal(size=(DEGREE + 1, FITS)))
     value, distance = LOSSES[loss], 1e-6
 
-    _, gradient = differentiated(value, w, problem)
+    _, gradient = differentiate(value, w, problem)
 
     for k in range(DEGREE + 1):
         aside: Any = torch.zeros_like(w)

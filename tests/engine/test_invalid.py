@@ -14,7 +14,7 @@ from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.points import unfit
 from fitq_worker.engine.invalid import messages
-from fitq_worker.engine.samples import SampleSets, padded, sample_sets, tile_sets
+from fitq_worker.engine.samples import SampleSets, pad, sample_sets, tile_sets
 
 NAN, INFINITE = float("nan"), float("inf")
 GOOD = {"x": [0.0, 1.0, 2.0, 3.0], "y": [5.0, 6.0, 7.0, 8.0], "weights": [1.0, 1.0, 1.0, 1.0]}
@@ -74,7 +74,7 @@ def test_a_set_is_invalid_exactly_where_a_point_is_unfit(points: list[tuple[floa
     x, y, weights = np.array(points).T.copy()
     sets = SampleSets(np.array([0, len(x)]), x, y, weights if weighted else None)
 
-    invalid = padded(sets, torch.device("cpu")).invalid.item()
+    invalid = pad(sets, torch.device("cpu")).invalid.item()
 
     assert invalid == unfit(x, y, sets.weights).any()
     assert not invalid or messages(sets, np.array([0]), [None])
@@ -89,5 +89,5 @@ def test_shared_sets_are_invalid_for_jobs_that_do_not_drop() -> None:
     sets, set_of = tile_sets(jobs, shared)
 
     assert set_of is not None
-    assert padded(sets, torch.device("cpu"), set_of).invalid.tolist() == [False, True]
+    assert pad(sets, torch.device("cpu"), set_of).invalid.tolist() == [False, True]
     assert messages(sets, set_of[1:], [None])[0].startswith("y[1] is missing")

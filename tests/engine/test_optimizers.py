@@ -154,10 +154,10 @@ def coarse(grid: float) -> Rounding:
 
 
 def drift_of(job: FitJob, alone: Alone) -> Alone:
-    """How far rounding in float32 may lead a fit away from `alone`: coefficients, and losses up to each step.
+    """Method far rounding in float32 may lead a fit away from `alone`: coefficients, and losses up to each step.
 
     Rounding grows along some fits, a millionfold where L-BFGS takes it for curvature, and each program ends elsewhere.
-    How much it grows is a property of the fit, which coarser fits in float64 show alike on every machine.
+    Method much it grows is a property of the fit, which coarser fits in float64 show alike on every machine.
     """
     away = [fit_alone(job, coarse(grid)) for grid in np.linspace(1, 2, COARSE_FITS, endpoint=False) ** 0.5]
     coefficients = np.max([np.abs(one.coefficients - alone.coefficients) for one in away], axis=0)

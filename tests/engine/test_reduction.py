@@ -13,7 +13,7 @@ from fitq_worker.compiler import cxx_compiler
 from fitq_worker.engine import kernels
 from fitq_worker.engine.fused_reduction import Reduction, ReductionKernel, load
 from fitq_worker.engine.reduction import Reduced, reduce, sample_points
-from fitq_worker.engine.samples import SampleSets, padded
+from fitq_worker.engine.samples import SampleSets, pad
 
 CPU = torch.device("cpu")
 #: What a point of weight 0 may have for x and y.
@@ -81,13 +81,13 @@ def test_fused_reduction_gives_the_bits_of_torch(
 ) -> None:
     """Sample sets of any length, sick ones among them: every number of the reduction is the same, to the last bit."""
     sets = sets_of(lengths, weighted=weighted, seed=seed)
-    assert_same_bits(fused(sets, degree), reduce(padded(sets, CPU), degree))
+    assert_same_bits(fused(sets, degree), reduce(pad(sets, CPU), degree))
 
 
 @pytest.mark.parametrize("degree", [0, 2, 30])
 def test_fused_reduction_gives_the_bits_of_torch_for_many_samples(fused: Reduction, degree: int) -> None:
     sets = sets_of([2000, 1, 5000, 33], weighted=False)
-    assert_same_bits(fused(sets, degree), reduce(padded(sets, CPU), degree))
+    assert_same_bits(fused(sets, degree), reduce(pad(sets, CPU), degree))
 
 
 @pytest.mark.parametrize("degree", [0, 1, 4])
@@ -99,7 +99,7 @@ def test_points_of_weight_0_are_as_good_as_left_out(fused: Reduction, degree: in
     assert not np.array_equal(mended.x, sets.x)
     assert not np.array_equal(mended.y, sets.y)
 
-    for reduction in (fused, lambda given, degree: reduce(padded(given, CPU), degree)):
+    for reduction in (fused, lambda given, degree: reduce(pad(given, CPU), degree)):
         assert_same_bits(reduction(sets, degree), reduction(mended, degree))
 
 
@@ -111,7 +111,7 @@ def test_weights_of_one_are_no_weights(fused: Reduction, lengths: list[int], deg
     weighted = sets._replace(weights=np.ones(len(sets.x)))
 
     assert_same_bits(fused(weighted, degree), fused(sets, degree))
-    assert_same_bits(reduce(padded(weighted, CPU), degree), fused(sets, degree))
+    assert_same_bits(reduce(pad(weighted, CPU), degree), fused(sets, degree))
 
 
 def test_sets_with_weight_at_one_place_are_seen_from_there(fused: Reduction) -> None:
@@ -122,12 +122,12 @@ def test_sets_with_weight_at_one_place_are_seen_from_there(fused: Reduction) -> 
 
     moved = (reduced.centre != (reduced.low + reduced.high) * 0.5).double().mean().item()
     assert 0.05 < moved < 0.5
-    assert_same_bits(reduced, reduce(padded(sets, CPU), 3))
+    assert_same_bits(reduced, reduce(pad(sets, CPU), 3))
 
 
 def test_basis_is_orthonormal_on_the_samples() -> None:
     """To the last bits, also where the powers of x are as good as dependent: degree 20 on 30 points."""
     x = np.sort(np.random.default_rng(0).uniform(100.0, 101.0, 30))
-    samples = padded(SampleSets(np.array([0, 30]), x, np.sin(x), None), CPU)
+    samples = pad(SampleSets(np.array([0, 30]), x, np.sin(x), None), CPU)
     basis: NDArray[np.float64] = torch.stack(sample_points(samples, reduce(samples, 20)).basis)[:, :, 0].numpy()
     assert np.abs(basis @ basis.T / 30 - np.eye(21)).max() < 1e-14

@@ -119,7 +119,7 @@ def test_newton_in_forty_digits_does_not_move_the_optimum(loss: Loss, scale: flo
 
 
 def newton_step(x: Floats, y: Floats, weights: Floats, coefficients: list[float], loss: Loss) -> float:
-    """How far one more step of Newton's method goes, in 40 digits and in units of y on the points."""
+    """Method far one more step of Newton's method goes, in 40 digits and in units of y on the points."""
     with mpmath.workdps(40):
         size = len(coefficients)
         gradient, curvature = mpmath.zeros(size, 1), mpmath.zeros(size)

@@ -10,7 +10,7 @@ from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.schemas import RESULT_SCHEMA, TRACE_SCHEMA
 from fitq_shared.jobs.trace import recorded_steps
 from fitq_worker.engine import fit
-from fitq_worker.engine.plan import Path
+from fitq_worker.engine.plan import CodePath
 
 
 def fit_one(**fields: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -74,7 +74,7 @@ def test_a_point_of_weight_0_may_be_anything(value: float | None, loss: Loss) ->
 @pytest.mark.parametrize("value", [None, float("nan")])
 @pytest.mark.parametrize("name", ["x", "y", "weights"])
 @pytest.mark.parametrize("path", ["eager", "compiled"])
-def test_missing_points_are_dropped_for_who_says_so(name: str, value: float | None, path: Path) -> None:
+def test_missing_points_are_dropped_for_who_says_so(name: str, value: float | None, path: CodePath) -> None:
     """The fit is the one without the point; one beside it that does not say so is invalid."""
     whole = {"x": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "y": [1.0, 4.0, 9.0, 16.0, 20.0, 7.0], "weights": [1.0, 2.0] * 3}
     others: dict[str, Any] = {column: values[:-1] for column, values in whole.items()}

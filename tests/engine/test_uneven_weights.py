@@ -14,7 +14,7 @@ from fitq_shared.jobs.job import FitJob
 from fitq_worker.engine import fit
 from fitq_worker.engine.exact import least_squares
 from fitq_worker.engine.reduction import reduce
-from fitq_worker.engine.samples import SampleSets, padded
+from fitq_worker.engine.samples import SampleSets, pad
 
 Floats = NDArray[np.float64]
 Row = list[Fraction]
@@ -119,7 +119,7 @@ def test_exact_coefficients_do_not_depend_on_the_basis(basis: Basis) -> None:
 def test_scaled_powers_are_those_of_x_mapped_to_the_unit_interval(name: str) -> None:
     """Coefficients and covariance, also where the reduction saw x from another place than the middle."""
     case, degree = CASES[name], 2
-    samples = padded(SampleSets(np.array([0, len(case.x)]), *case), torch.device("cpu"))
+    samples = pad(SampleSets(np.array([0, len(case.x)]), *case), torch.device("cpu"))
     reduced = reduce(samples, degree)
     middle, half_width = (reduced.low + reduced.high).item() / 2, reduced.half_width.item()
     coefficients, _, inverse = solution(case, degree, middle, half_width)

@@ -20,7 +20,7 @@ from fitq_shared.jobs.schemas import JOB_SCHEMA, SETS_SCHEMA
 from fitq_shared.store.fitting import Claim, Commit, FittingStore
 from fitq_worker.chunks.unreadable import recover_jobs
 from fitq_worker.engine import Fitted, fit
-from fitq_worker.engine.framing import failed, untraced
+from fitq_worker.engine.framing import empty_traces, error_results
 from fitq_worker.fleet.devices import DEVICE_FAILED_STATUS
 
 _log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ def _split(fitted: Fitted, chunks: Sequence[Chunk]) -> list[Fitted]:
 def _failed(chunk: Chunk, message: str, device: str) -> Fitted:
     """Results that say `message` of every job, and no traces."""
     jobs = chunk.rows.jobs
-    return Fitted(failed(jobs, message, device), untraced(jobs.slice(0, 0)))
+    return Fitted(error_results(jobs, message, device), empty_traces(jobs.slice(0, 0)))
 
 
 def _commit(chunk: Chunk, results: pa.RecordBatch, traces: pa.RecordBatch, seconds: float) -> Commit:

@@ -1,7 +1,7 @@
 """Compiled step blocks: torch.export and AOTInductor turn `step_block` into a library that serves any batch size.
 
-Eager and compiled blocks give the same bits, so which one runs is a question of speed alone. Compiling takes half a
-minute, loading milliseconds.
+Eager and compiled blocks give the same bits, so which one runs is a question of speed alone. Loading takes milliseconds;
+`kernels` tells how long building takes.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fitq_worker.engine.descent import Fits, StepBlock, block_steps
-from fitq_worker.engine.kernels import build_in_background, kept_as
+from fitq_worker.engine.descent import Fits, StepBlock, count_block_steps
+from fitq_worker.engine.kernels import build_in_background, kernel_file
 from fitq_worker.engine.losses import Problem, Quadratic, mean_of_squares
 from fitq_worker.engine.optimizers import HYPERPARAMETERS, OPTIMIZERS, Moments
-from fitq_worker.engine.schedule import tabulated
+from fitq_worker.engine.schedule import combine, tabulate
 
 log = logging.getLogger(__name__)
 
@@ -40,22 +40,22 @@ class StepKernel(NamedTuple):
     degree: int
     triangular: bool
     dtype: str  # "float32" or "float64"
-    shared: bool  # all fits of the batch follow one schedule
+    one_schedule: bool  # which all fits of the batch follow
     device: str  # "cpu" or "cuda"
 
     @property
     def file(self) -> Path:
         """Where it is kept."""
         shape = "triangular" if self.triangular else "orthonormal"
-        schedule = "shared" if self.shared else "own"
+        schedule = "shared" if self.one_schedule else "own"
         name = f"{self.optimizer}-mse-{shape}-d{self.degree}-{self.dtype}-{schedule}-{self.device}"
-        return kept_as(name, ".pt2", self.device, _SOURCES)
+        return kernel_file(name, ".pt2", self.device, _SOURCES)
 
     def compile(self, target: Path) -> None:
         """Build it into a new file."""
         torch.set_num_threads(1)  # one worker process a core: the kernel must not start threads of its own
         arguments, batch = _example(self), torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
-        dynamic = _dynamic(arguments, batch, self.shared)
+        dynamic = _dynamic_shapes(arguments, batch, self.one_schedule)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations inside torch's own export
             program = torch.export.export(_Block(self.optimizer), arguments, dynamic_shapes=dynamic, strict=False)
@@ -64,7 +64,7 @@ class StepKernel(NamedTuple):
 
 def load(kernel: StepKernel) -> StepBlock | None:
     """The compiled block, or None while there is none."""
-    return _loaded(kernel.file) if kernel.file.exists() else None
+    return _load(kernel.file) if kernel.file.exists() else None
 
 
 class _Block(torch.nn.Module):
@@ -85,7 +85,7 @@ class _Block(torch.nn.Module):
         rows, losses = w.unbind(0), []
         moments_of_rows = list(zip(*(moment.unbind(0) for moment in moments), strict=True))
         for k in range(len(schedule)):
-            values, gradient = _differentiated(rows, Quadratic(*problem))
+            values, gradient = _differentiate(rows, Quadratic(*problem))
             updated = [
                 self._update(*row, lr * schedule[k, 0], constants, schedule[k, 1:])
                 for row in zip(rows, gradient, moments_of_rows, strict=True)
@@ -97,7 +97,7 @@ class _Block(torch.nn.Module):
         return torch.stack(rows), moments, torch.stack(losses)
 
 
-def _differentiated(rows: Moments, problem: Quadratic) -> tuple[Tensor, Moments]:
+def _differentiate(rows: Moments, problem: Quadratic) -> tuple[Tensor, Moments]:
     """The losses, (B,), and by autograd their gradient, P rows of (B,)."""
     with torch.enable_grad():
         leaves = [row.detach().requires_grad_() for row in rows]
@@ -111,23 +111,30 @@ def _example(kernel: StepKernel) -> tuple[Any, ...]:
     size, batch, rule = kernel.degree + 1, 64, OPTIMIZERS[kernel.optimizer]
     new = partial(torch.ones, device=kernel.device, dtype=getattr(torch, kernel.dtype))
     hyper = {name: np.full(batch, 0.5) for name in HYPERPARAMETERS}
-    columns = tabulated(kernel.optimizer, hyper, 1, torch.device(kernel.device)).table.shape[1]
+    columns = tabulate(kernel.optimizer, combine(kernel.optimizer, hyper), 1, torch.device(kernel.device)).table.shape[1]
     problem = (new(size * (size + 1) // 2 if kernel.triangular else 0, batch), new(size, batch), new(batch))
     moments = tuple(new(size, batch) for _ in range(rule.moments))
     fits = (new(batch), new(batch, dtype=torch.int32), new(len(rule.constants(hyper)), batch))
     first = torch.zeros((), dtype=torch.int32, device=kernel.device)
-    rows = new(block_steps(size, kernel.triangular), columns, 1 if kernel.shared else batch)
+    rows = new(count_block_steps(size, kernel.triangular), columns, 1 if kernel.one_schedule else batch)
     return new(size, batch), moments, problem, fits, first, rows
 
 
-def _dynamic(arguments: tuple[Any, ...], batch: Any, shared: bool) -> tuple[Any, ...]:
+def _dynamic_shapes(arguments: tuple[Any, ...], batch: Any, one_schedule: bool) -> tuple[Any, ...]:
     last = {1: batch}
     fits = ({0: batch}, {0: batch}, last)
-    return last, tuple(last for _ in arguments[1]), (last, last, {0: batch}), fits, None, None if shared else {2: batch}
+    return (
+        last,
+        tuple(last for _ in arguments[1]),
+        (last, last, {0: batch}),
+        fits,
+        None,
+        None if one_schedule else {2: batch},
+    )
 
 
 @cache
-def _loaded(file: Path) -> StepBlock | None:
+def _load(file: Path) -> StepBlock | None:
     try:
         # What torch._inductor.aoti_load_package wraps; importing that module takes longer than to start a worker.
         loader = torch._C._aoti.AOTIModelPackageLoader(str(file), "model", False, 1, -1)

@@ -15,11 +15,15 @@ from torch import Tensor
 from fitq_worker.engine.losses import LOSSES, Problem, Quadratic, Value
 from fitq_worker.engine.optimizers import OPTIMIZERS, Moments
 from fitq_worker.engine.schedule import Schedule
-from fitq_worker.engine.stopping import CHECK_STEPS, Criteria, End, Progress, at_start, looked_at
-from fitq_worker.engine.trees import taken
+from fitq_worker.engine.stopping import CHECK_STEPS, Criteria, End, Progress, begin_progress, update_progress
+from fitq_worker.engine.trees import take
 
 #: Steps between two looks at whether so few fits are left that the batch is made smaller.
 COMPACTION_STEPS = 64
+#: Steps in a compiled block, and operations in it: with more a kernel would take over half a minute to build.
+MAX_BLOCK_STEPS, MAX_BLOCK_OPERATIONS = 8, 576
+#: Operations of an optimizer for each coefficient, about.
+UPDATE_OPERATIONS = 16
 #: One block of steps: `step_block` with loss and optimizer filled in, or a compiled kernel of the same.
 StepBlock = Callable[[Tensor, Moments, Problem, "Fits", Tensor, Tensor], tuple[Tensor, Moments, Tensor]]
 
@@ -33,8 +37,8 @@ class Fits(NamedTuple):
     constants: Tensor
 
 
-class How(NamedTuple):
-    """What runs the steps."""
+class Method(NamedTuple):
+    """What runs the steps: a block, and the loss and the optimizer that are in it."""
 
     block: StepBlock
     loss: str
@@ -48,14 +52,19 @@ class Descent(NamedTuple):
 
     w: Tensor  # (P, B)
     losses: Tensor  # (T, B), the recorded ones
-    made: Tensor  # (B,) int32, steps
+    steps_made: Tensor  # (B,) int32
     end: Tensor  # (B,) int8, of `End`
 
 
-def block_steps(coefficients: int, triangular: bool) -> int:
-    """K, the steps in one compiled block: a power of two, as many as compile in some ten seconds, at most 8."""
-    operations = 16 * coefficients + (2 * coefficients * (coefficients + 1) if triangular else 0)
-    return max(1, min(8, 1 << (576 // operations).bit_length() - 1)) if operations <= 576 else 1
+def count_block_steps(coefficients: int, triangular: bool) -> int:
+    """K, the steps in one compiled block: the largest power of two that stays within both limits, at least 1."""
+    operations = UPDATE_OPERATIONS * coefficients
+    if triangular:
+        operations += 2 * coefficients * (coefficients + 1)
+    steps = MAX_BLOCK_STEPS
+    while steps > 1 and steps * operations > MAX_BLOCK_OPERATIONS:
+        steps //= 2
+    return steps
 
 
 def is_triangular(problem: Problem) -> bool:
@@ -75,7 +84,7 @@ def step_block(
     assert update is not None
     losses = []
     for k in range(len(schedule)):
-        values, gradient = differentiated(value, w, problem)
+        values, gradient = differentiate(value, w, problem)
         losses.append(values)
         moved, moments = update(w, gradient, moments, fits.lr * schedule[k, 0], fits.constants, schedule[k, 1:])
         w = torch.where(first + k < fits.steps, moved, w)
@@ -89,58 +98,60 @@ def descend(
     schedule: Schedule,
     criteria: Criteria,
     recorded: list[int],
-    how: How,
+    method: Method,
 ) -> Descent:
     """Run every fit of the batch until it ends, keeping all losses of the steps in `recorded` (increasing).
 
     `start` is (P, B); `schedule` reaches one block beyond the last step. A fit's loss after its own end is its final one.
     """
     size, width = start.shape
-    count, last = block_steps(size, is_triangular(problem)), int(fits.steps.max())
+    count, last = count_block_steps(size, is_triangular(problem)), int(fits.steps.max())
     watched, uneven = bool(criteria.watched.any()), int(fits.steps.min()) < last
-    slope_of = None if bool(criteria.gtol.isnan().all()) else LOSSES[how.loss]
-    moments = tuple(torch.zeros_like(start) for _ in range(OPTIMIZERS[how.optimizer].moments))
-    left = _Left(None, problem, fits, schedule.place, criteria, at_start(start, fits.steps))
-    now = _Now(start, moments, start[:1])
-    whole = Descent(start.clone(), start.new_empty(len(recorded), width), fits.steps.clone(), left.progress.end.clone())
+    slope_of = None if bool(criteria.gtol.isnan().all()) else LOSSES[method.loss]
+    moments = tuple(torch.zeros_like(start) for _ in range(OPTIMIZERS[method.optimizer].moments))
+    remaining = _Remaining(None, problem, fits, schedule.column, criteria, begin_progress(start, fits.steps))
+    state = _State(start, moments, start[:1])
+    end = remaining.progress.end.clone()
+    whole = Descent(start.clone(), start.new_empty(len(recorded), width), fits.steps.clone(), end)
     numbers = torch.arange(0, last + 1, count, dtype=torch.int32, device=start.device).unbind()
     tables = schedule.table.to(start).split(count)
     wanted = _by_block(recorded, count)
     for first, number, rows in zip(range(0, last + 1, count), numbers, tables, strict=False):
         if (watched or uneven) and first and first % COMPACTION_STEPS == 0:
-            left, now = _compacted(left, now, whole, recorded, first)
-            if not now.w.shape[1]:
+            remaining, state = _compact(remaining, state, whole, recorded, first)
+            if not state.w.shape[1]:
                 return whole
-        rows = rows if left.place is None else rows[..., left.place]
-        begin, now = now.w, _Now(*how.block(now.w, now.moments, left.problem, left.fits, number, rows))
-        for place, row in wanted.get(first, ()):
-            whole.losses[place if left.at is None else (place, left.at)] = now.losses[row]
+        rows = rows if remaining.schedule_column is None else rows[..., remaining.schedule_column]
+        begin = state.w
+        state = _State(*method.block(state.w, state.moments, remaining.problem, remaining.fits, number, rows))
+        for entry, row in wanted.get(first, ()):
+            whole.losses[entry if remaining.indices is None else (entry, remaining.indices)] = state.losses[row]
         if watched and first % CHECK_STEPS == 0:
-            progress = _look(left, begin, now.losses[0], first, slope_of)
-            now = now._replace(w=torch.where(progress.end == End.LAST_STEP, now.w, progress.best_w))
-            left = left._replace(progress=progress, fits=left.fits._replace(steps=progress.made))
-        how.on_block()
+            progress = _look(remaining, begin, state.losses[0], first, slope_of)
+            state = state._replace(w=torch.where(progress.end == End.LAST_STEP, state.w, progress.best_w))
+            remaining = remaining._replace(progress=progress, fits=remaining.fits._replace(steps=progress.steps_made))
+        method.on_block()
     if watched:
-        left = left._replace(progress=_look(left, now.w, now.losses[-1], last, slope_of))
+        remaining = remaining._replace(progress=_look(remaining, state.w, state.losses[-1], last, slope_of))
     if watched or uneven:
-        _settle(left, now, whole, recorded)
+        _settle(remaining, state, whole, recorded)
         return whole
-    return whole._replace(w=now.w)
+    return whole._replace(w=state.w)
 
 
-class _Left(NamedTuple):
+class _Remaining(NamedTuple):
     """The fits that have not been taken out of the batch yet; every tensor has them as its last axis."""
 
-    at: Tensor | None  # places in the whole batch; None is all of it
+    indices: Tensor | None  # in the whole batch; None is all of it
     problem: Problem
     fits: Fits
-    place: Tensor | None
+    schedule_column: Tensor | None  # as in Schedule
     criteria: Criteria
     progress: Progress
 
 
-class _Now(NamedTuple):
-    """Where they are after a block."""
+class _State(NamedTuple):
+    """Where the remaining fits are after a block."""
 
     w: Tensor
     moments: Moments
@@ -148,43 +159,47 @@ class _Now(NamedTuple):
 
 
 def _by_block(recorded: list[int], count: int) -> dict[int, list[tuple[int, int]]]:
-    """First step of a block -> for each recorded step in it, its place among the recorded and its row in the block."""
+    """First step of a block -> for each recorded step in it, its index among the recorded and its row in the block."""
     blocks: dict[int, list[tuple[int, int]]] = {}
-    for place, step in enumerate(recorded):
-        blocks.setdefault(step - step % count, []).append((place, step % count))
+    for index, step in enumerate(recorded):
+        blocks.setdefault(step - step % count, []).append((index, step % count))
     return blocks
 
 
-def _look(left: _Left, w: Tensor, loss: Tensor, step: int, slope_of: Value | None) -> Progress:
+def _look(remaining: _Remaining, w: Tensor, loss: Tensor, step: int, slope_of: Value | None) -> Progress:
     """What is known after `step` steps, with the gradient of `slope_of` where any fit asks for it."""
-    gradient = None if slope_of is None else differentiated(slope_of, w, left.problem)[1]
-    return looked_at(left.progress, left.criteria, w, loss, gradient, left.progress.made.clamp(max=step))
+    gradient = None if slope_of is None else differentiate(slope_of, w, remaining.problem)[1]
+    progress = remaining.progress
+    return update_progress(progress, remaining.criteria, w, loss, gradient, progress.steps_made.clamp(max=step))
 
 
-def _compacted(left: _Left, now: _Now, whole: Descent, recorded: list[int], first: int) -> tuple[_Left, _Now]:
-    """Without the fits that have ended, once they are half of the batch."""
+def _compact(
+    remaining: _Remaining, state: _State, whole: Descent, recorded: list[int], first: int
+) -> tuple[_Remaining, _State]:
+    """Take the fits that have ended out of the batch, once they are half of it."""
     # Those that ended within the last steps are still to be looked at.
-    running = left.fits.steps > first - CHECK_STEPS
+    running = remaining.fits.steps > first - CHECK_STEPS
     if 2 * int(running.sum()) > len(running):
-        return left, now
-    _settle(left, now, whole, recorded)
-    at = running.nonzero()[:, 0]
-    rest: _Left = taken(left, at)
-    return rest if left.at is not None else rest._replace(at=at), taken(now, at)
+        return remaining, state
+    _settle(remaining, state, whole, recorded)
+    indices = running.nonzero()[:, 0]
+    rest: _Remaining = take(remaining, indices)
+    return rest if remaining.indices is not None else rest._replace(indices=indices), take(state, indices)
 
 
-def _settle(left: _Left, now: _Now, whole: Descent, recorded: list[int]) -> None:
-    """Put coefficients, ends and the losses after them in their places; those of running fits are overwritten later."""
-    at = torch.arange(len(whole.made), device=whole.made.device) if left.at is None else left.at
-    watched, progress = left.criteria.watched, left.progress
-    whole.w[:, at] = torch.where(watched, progress.best_w, now.w)
-    whole.made[at], whole.end[at] = progress.made, progress.end
-    final = torch.where(watched, progress.best, now.losses[-1])
-    after = torch.tensor(recorded, device=at.device)[:, None] >= progress.made
-    whole.losses[:, at] = torch.where(after, final, whole.losses[:, at])
+def _settle(remaining: _Remaining, state: _State, whole: Descent, recorded: list[int]) -> None:
+    """Store coefficients, ends and the losses after them in `whole`; those of running fits are overwritten later."""
+    everything = torch.arange(len(whole.end), device=whole.end.device)
+    indices = everything if remaining.indices is None else remaining.indices
+    watched, progress = remaining.criteria.watched, remaining.progress
+    whole.w[:, indices] = torch.where(watched, progress.best_w, state.w)
+    whole.steps_made[indices], whole.end[indices] = progress.steps_made, progress.end
+    final = torch.where(watched, progress.best, state.losses[-1])
+    after = torch.tensor(recorded, device=indices.device)[:, None] >= progress.steps_made
+    whole.losses[:, indices] = torch.where(after, final, whole.losses[:, indices])
 
 
-def differentiated(value: Value, w: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+def differentiate(value: Value, w: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
     """The losses, (B,), and their gradients, (P, B), by autograd."""
     with torch.enable_grad():
         leaf = w.detach().requires_grad_()

@@ -11,7 +11,7 @@ from torch import Tensor
 from fitq_worker.engine.arithmetic import square_root, tree_sum
 from fitq_worker.engine.basis import inverse_and_solution, powers_of_t, solve_upper, to_raw_powers, to_scaled_powers
 from fitq_worker.engine.reduction import Reduced, coordinates
-from fitq_worker.engine.ridge import Penalised
+from fitq_worker.engine.ridge import RidgeSystem
 from fitq_worker.engine.space import Space
 
 #: Numbers of a matrix of each fit that are worked on together: half a MiB, which stays in the caches of a core.
@@ -38,12 +38,14 @@ def least_squares(reduced: Reduced, absolute: Tensor, *, covariance: bool) -> So
     size, batch = reduced.target.shape
     width = max(1, PART_NUMBERS // (size * (size + 1)))
     parts = []
-    for at in range(0, batch, width):
-        part = Reduced(*(field[..., at : at + width] for field in reduced))
+    for start in range(0, batch, width):
+        part = Reduced(*(field[..., start : start + width] for field in reduced))
         in_t = inverse_and_solution(powers_of_t(part), coordinates(part))
         squares = part.floor * part.scale * part.scale
-        parts.append(_least_squares(in_t, part, squares, _variance(part, squares, absolute[at : at + width]), covariance))
-    return parts[0] if len(parts) == 1 else Solution(*(_together(fields) for fields in zip(*parts, strict=True)))
+        parts.append(
+            _least_squares(in_t, part, squares, _variance(part, squares, absolute[start : start + width]), covariance)
+        )
+    return parts[0] if len(parts) == 1 else Solution(*(_concatenate(fields) for fields in zip(*parts, strict=True)))
 
 
 def _least_squares(in_t: Tensor, reduced: Reduced, loss: Tensor, variance: Tensor, covariance: bool) -> Solution:
@@ -63,11 +65,13 @@ def _gram(root: Tensor) -> Tensor:
     return tree_sum((root[:, None] * root[None]).movedim(2, 0))
 
 
-def _together(parts: Sequence[Tensor | None]) -> Any:
+def _concatenate(parts: Sequence[Tensor | None]) -> Any:
     return None if parts[0] is None else torch.cat(parts, dim=-1)  # type: ignore[arg-type]  # all are tensors then
 
 
-def ridge_regression(reduced: Reduced, space: Space, penalty: Penalised, absolute: Tensor, *, covariance: bool) -> Solution:
+def ridge_regression(
+    reduced: Reduced, space: Space, penalty: RidgeSystem, absolute: Tensor, *, covariance: bool
+) -> Solution:
     """The same of a penalised problem; `loss` includes the penalty.
 
     The covariance is s^2 A^-1 X' W X A^-1 with A = X' W X + sum(w) ridge: what the spread of y makes of the coefficients.

@@ -1,4 +1,4 @@
-"""`fit`: a frame of jobs in, frames of results and traces out. Knows nothing of queues."""
+"""`fit`: a batch of jobs in, batches of results and traces out. It knows nothing of queues."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob
 from fitq_worker.engine import compiled, kernels
 from fitq_worker.engine.compiled import StepKernel
-from fitq_worker.engine.framing import framed
-from fitq_worker.engine.plan import Path, planned
-from fitq_worker.engine.samples import numbers, sample_tiles
+from fitq_worker.engine.framing import make_frames
+from fitq_worker.engine.plan import CodePath, make_plan
+from fitq_worker.engine.samples import cut_tiles, numbers
 from fitq_worker.engine.tile import fit_tile
 
 #: What a worker can expect first: the notebook's degree in either basis.
@@ -35,31 +35,31 @@ def fit(
     device: str = "cpu",
     *,
     sets: pa.RecordBatch | None = None,
-    path: Path = "auto",
+    path: CodePath = "auto",
     on_block: Callable[[], None] | None = None,
 ) -> Fitted:
-    """Fit all jobs of a frame as one tensor program.
+    """Fit all jobs of a batch as one tensor program.
 
     Args:
         jobs: a record batch of JOB_SCHEMA whose rows agree in its SHAPE_COLUMNS.
         device: "cpu" or "cuda:N".
         sets: a record batch of SETS_SCHEMA, the sample sets that jobs refer to by `sample_set`; each is reduced once.
-        path: "compiled" uses a compiled kernel and builds it first where it is missing, which takes some ten seconds;
+        path: "compiled" uses a compiled kernel and builds it first where it is missing, which takes up to half a minute;
             "eager" never does; "auto" uses one that is there, and has a missing one built in the background when the
             work is large. The results are the same to the last bit. Only the loss mse has kernels, the others run eager.
         on_block: called between blocks of steps; what it raises ends the fit.
 
     A fit that fails is a row with its status and message; nothing is raised for it.
     """
-    place = torch.device(device)
-    name = "cpu" if place.type == "cpu" else f"{place} {torch.cuda.get_device_name(place)}"
+    torch_device = torch.device(device)
+    name = "cpu" if torch_device.type == "cpu" else f"{torch_device} {torch.cuda.get_device_name(torch_device)}"
     rows, results, traces = [], [], []
     for group in _by_penalty(jobs):
-        own = jobs if len(group) == len(jobs) else jobs.take(pa.array(group))
-        plan = planned(own, place, path, on_block or _nothing)
-        for tile in sample_tiles(own, sets, place, pads=plan.pads):
+        some = jobs if len(group) == len(jobs) else jobs.take(pa.array(group))
+        plan = make_plan(some, torch_device, path, on_block or _do_nothing)
+        for tile in cut_tiles(some, sets, torch_device, pads=plan.pads):
             rows.append(group[tile.rows])
-            tile_results, tile_traces = framed(*fit_tile(tile, plan), name)
+            tile_results, tile_traces = make_frames(*fit_tile(tile, plan), name)
             results.append(tile_results)
             traces.append(tile_traces)
     back = np.argsort(np.concatenate(rows))
@@ -68,12 +68,12 @@ def fit(
 
 def _by_penalty(jobs: pa.RecordBatch) -> list[NDArray[np.int64]]:
     """Rows of the jobs without and with a ridge: a ridge makes the least-squares system triangular."""
-    penalised = numbers(jobs["ridge"]) > 0
-    return [rows for rows in (np.flatnonzero(~penalised), np.flatnonzero(penalised)) if len(rows)]
+    has_ridge = numbers(jobs["ridge"]) > 0
+    return [rows for rows in (np.flatnonzero(~has_ridge), np.flatnonzero(has_ridge)) if len(rows)]
 
 
 def warm_up(device: str) -> None:
-    """Pay for what a first fit would pay for, and load or start to build the kernels that most work needs."""
+    """Do what would slow down a first fit, and load or start to build the kernels that most work needs."""
     kind = torch.device(device).type
     for degree, triangular in _COMMON_KERNELS:
         kernel = StepKernel("nadam", degree, triangular, "float32", True, kind)
@@ -82,12 +82,12 @@ def warm_up(device: str) -> None:
     fit(jobs_batch([FitJob(polynomial=[1.0], steps=1)]), device)
 
 
-def _in_order(frames: list[pa.RecordBatch], back: NDArray[np.int64]) -> pa.RecordBatch:
-    """The frames of all tiles as one, rows in the order of the jobs; a frame without rows stays so."""
-    whole = frames[0] if len(frames) == 1 else pa.concat_batches(frames)
+def _in_order(batches: list[pa.RecordBatch], back: NDArray[np.int64]) -> pa.RecordBatch:
+    """The batches of all tiles as one, rows in the order of the jobs; without any rows it stays so."""
+    whole = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
     ordered = not len(whole) or (np.diff(back) > 0).all()
     return whole if ordered else whole.take(pa.array(back))
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     """Default of `on_block`."""

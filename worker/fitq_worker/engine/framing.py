@@ -8,30 +8,30 @@ from typing import Any
 import pyarrow as pa
 
 from fitq_shared.jobs.schemas import RESULT_SCHEMA, TRACE_SCHEMA, Status
-from fitq_worker.engine.outcome import Outcome, frames
+from fitq_worker.engine.outcome import Outcome, build_frames
 from fitq_worker.engine.traces import Traces
-from fitq_worker.engine.trees import taken
+from fitq_worker.engine.trees import take
 
 log = logging.getLogger(__name__)
 
 
-def framed(outcome: Outcome, traces: Traces, device: str) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+def make_frames(outcome: Outcome, traces: Traces, device: str) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """Results and traces of a tile. Where that raises, the guilty fits are found by halving and become `error`."""
     try:
-        return frames(outcome, traces, device)
+        return build_frames(outcome, traces, device)
     except Exception as error:
         jobs = outcome.tile.jobs
         if len(jobs) == 1:
             log.exception("job %s: its result could not be put together", jobs["id"][0])
             message = f"its result could not be put together: {type(error).__name__}: {error}"
-            return failed(jobs, message, device), untraced(jobs if len(traces.losses) else jobs.slice(0, 0))
+            return error_results(jobs, message, device), empty_traces(jobs if len(traces.losses) else jobs.slice(0, 0))
     middle = len(jobs) // 2
-    halves = [framed(*_part(outcome, traces, part), device) for part in (slice(middle), slice(middle, None))]
+    halves = [make_frames(*_part(outcome, traces, part), device) for part in (slice(middle), slice(middle, None))]
     results, kept = (pa.concat_batches(both) for both in zip(*halves, strict=True))
     return results, kept
 
 
-def failed(jobs: pa.RecordBatch, message: str, device: str) -> pa.RecordBatch:
+def error_results(jobs: pa.RecordBatch, message: str, device: str) -> pa.RecordBatch:
     """Results that say `message` of every job."""
     known: dict[str, Any] = {
         "index": jobs["index"],
@@ -46,7 +46,7 @@ def failed(jobs: pa.RecordBatch, message: str, device: str) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=RESULT_SCHEMA)
 
 
-def untraced(jobs: pa.RecordBatch) -> pa.RecordBatch:
+def empty_traces(jobs: pa.RecordBatch) -> pa.RecordBatch:
     """Traces without losses."""
     nothing = {"made": [0] * len(jobs), "loss": [None] * len(jobs), "exponent": [0] * len(jobs)}
     columns = [
@@ -56,5 +56,5 @@ def untraced(jobs: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _part(outcome: Outcome, traces: Traces, rows: slice) -> tuple[Outcome, Traces]:
-    own = taken((outcome.reduced, outcome.objective, outcome.ended), rows)
-    return Outcome(outcome.tile.part(rows), *own), Traces(traces.losses[:, rows], traces.exponent[rows])
+    parts = take((outcome.reduced, outcome.objective, outcome.ended), rows)
+    return Outcome(outcome.tile.part(rows), *parts), Traces(traces.losses[:, rows], traces.exponent[rows])

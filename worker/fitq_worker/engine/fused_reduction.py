@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fitq_shared.jobs.points import MAX_MAGNITUDE
 from fitq_worker.compiler import cxx_compiler
-from fitq_worker.engine.kernels import build_in_background, kept_as
+from fitq_worker.engine.kernels import build_in_background, kernel_file
 from fitq_worker.engine.reduction import CONSTANT_TOLERANCE, FAR_DEVIATIONS, RANK_TOLERANCE, Reduced
 from fitq_worker.engine.samples import SampleSets
 
@@ -33,7 +33,7 @@ _SOURCE = Path(__file__).with_name("reduction.cpp")
 #: Every rounding is kept: no contraction to fused operations, nothing reordered.
 _ARITHMETIC = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 _LIBRARY = ("-std=c++17", "-shared", "-fPIC")
-#: Samples in a block of reduction.cpp.
+#: PaddedSamples in a block of reduction.cpp.
 _BLOCK_SAMPLES = 32
 
 
@@ -51,7 +51,9 @@ class ReductionKernel(NamedTuple):
     @property
     def file(self) -> Path:
         """Where it is kept."""
-        return kept_as(f"reduction-{MAX_MAGNITUDE:g}", ".so", "cpu", ("fused_reduction.py", "reduction.py", _SOURCE.name))
+        return kernel_file(
+            f"reduction-{MAX_MAGNITUDE:g}", ".so", "cpu", ("fused_reduction.py", "reduction.py", _SOURCE.name)
+        )
 
     def compile(self, target: Path) -> None:
         """Build it into a new file."""
@@ -67,11 +69,11 @@ class ReductionKernel(NamedTuple):
 
 def load(kernel: ReductionKernel) -> Reduction | None:
     """The compiled reduction, or None while there is none."""
-    return _loaded(kernel.file) if kernel.file.exists() else None
+    return _load(kernel.file) if kernel.file.exists() else None
 
 
 @cache
-def _loaded(file: Path) -> Reduction | None:
+def _load(file: Path) -> Reduction | None:
     try:
         library = ctypes.CDLL(str(file))
         library.memory_numbers.restype = ctypes.c_int64
@@ -87,13 +89,13 @@ def _reduce(library: ctypes.CDLL, sets: SampleSets, degree: int) -> Reduced:
     memory = torch.empty(library.memory_numbers(size(longest), size(degree)), dtype=torch.float64)  # aligned as it must be
     arrays = [np.ascontiguousarray(field) for field in sets if field is not None]
     given = _Sets(*(array.ctypes.data for array in arrays))
-    reduced = _room(fits, degree)
+    reduced = _empty_reduced(fits, degree)
     target = _Reduced(*(field.data_ptr() for field in reduced))
     library.reduce(size(fits), size(degree), given, target, ctypes.c_void_p(memory.data_ptr()), size(longest))
     return reduced
 
 
-def _room(fits: int, degree: int) -> Reduced:
+def _empty_reduced(fits: int, degree: int) -> Reduced:
     """Arrays for the fields of Reduced."""
     numbers: Callable[..., Tensor] = partial(torch.empty, dtype=torch.float64)
     counts, flags = (partial(torch.empty, fits, dtype=kind) for kind in (torch.int64, torch.bool))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fitq_worker.engine.arithmetic import tree_sum
 from fitq_worker.engine.cholesky import cholesky, solve
-from fitq_worker.engine.trees import taken
+from fitq_worker.engine.trees import take
 
 MAX_STEPS = 100
 #: The steps end when mu, in units of the spread, the error of the residuals beside the targets, and the slope that is left
@@ -74,23 +74,23 @@ class _State(NamedTuple):
     v: Tensor
 
 
-def minimised(points: Standardised) -> tuple[Tensor, Tensor]:
+def minimise(points: Standardised) -> tuple[Tensor, Tensor]:
     """The coefficients with the lowest loss, (P, B), and theta, (N, B); every fit must have full rank."""
     found, slopes = torch.empty_like(points.q[0]), torch.empty_like(points.z)
-    at = torch.arange(found.shape[1], device=found.device)
+    indices = torch.arange(found.shape[1], device=found.device)
     state = _start(points)
-    running = torch.ones_like(at, dtype=torch.bool)
+    running = torch.ones_like(indices, dtype=torch.bool)
     for step in range(MAX_STEPS):
-        state, moving = _stepped(points, state, running)
+        state, moving = _step(points, state, running)
         running = running & moving
         if step % _COMPACTION_STEPS == _COMPACTION_STEPS - 1 and 2 * int(running.sum()) <= len(running):
-            found[:, at], slopes[:, at] = state.w, state.theta
-            left = running.nonzero()[:, 0]
-            at, points, state = taken((at, points, state), left)
-            running = running[left]
-            if not len(left):
+            found[:, indices], slopes[:, indices] = state.w, state.theta
+            remaining = running.nonzero()[:, 0]
+            indices, points, state = take((indices, points, state), remaining)
+            running = running[remaining]
+            if not len(remaining):
                 break
-    found[:, at], slopes[:, at] = state.w, state.theta
+    found[:, indices], slopes[:, indices] = state.w, state.theta
     return found, slopes
 
 
@@ -101,12 +101,12 @@ def _start(points: Standardised) -> _State:
     return _State(w, theta, ones, ones, residuals.clamp(min=0) + 1.0, (-residuals).clamp(min=0) + 1.0)
 
 
-def _stepped(points: Standardised, state: _State, running: Tensor) -> tuple[_State, Tensor]:
+def _step(points: Standardised, state: _State, running: Tensor) -> tuple[_State, Tensor]:
     """The state after a step of the fits that are running, and which of them have not ended with it, (B,)."""
     mu = _mean_product(points, state)
     newton = _Newton(points, state)
     predicted = newton.direction(-state.u * state.below, -state.v * state.above)
-    reached = _moved(state, predicted, _longest(points, state, predicted).clamp(max=1.0))
+    reached = _move(state, predicted, _longest(points, state, predicted).clamp(max=1.0))
     target = (_mean_product(points, reached) / mu) ** 3 * mu
     direction = newton.direction(
         target - state.u * state.below + predicted.u * predicted.theta,
@@ -114,12 +114,12 @@ def _stepped(points: Standardised, state: _State, running: Tensor) -> tuple[_Sta
     )
     length = (_SHARE_OF_WAY * _longest(points, state, direction)).clamp(max=1.0)
     sound = running & torch.isfinite(length) & torch.isfinite(direction.w).all(0)
-    moved = _moved(state, direction, length)
+    moved = _move(state, direction, length)
     state = _State(*(torch.where(sound, new, old) for new, old in zip(moved, state, strict=True)))
-    return state, sound & ~_solved(points, state) & (length > _SHORTEST_STEP)
+    return state, sound & ~_is_solved(points, state) & (length > _SHORTEST_STEP)
 
 
-def _solved(points: Standardised, state: _State) -> Tensor:
+def _is_solved(points: Standardised, state: _State) -> Tensor:
     error = tree_sum(points.weights * _error(points, state).abs())
     slope = (points.projected(state.theta) - points.pull(state.w)).abs().amax(0)
     exact = (error <= SMALLEST_ERROR * tree_sum(points.weights * points.z.abs())) & (slope <= SMALLEST_SLOPE)
@@ -158,7 +158,7 @@ class _Newton:
         return _State(w, theta, -theta, theta, u, v)
 
 
-def _moved(state: _State, direction: _State, length: Tensor) -> _State:
+def _move(state: _State, direction: _State, length: Tensor) -> _State:
     return _State(*(value + length * change for value, change in zip(state, direction, strict=True)))
 
 

@@ -32,13 +32,13 @@ class BadValue(NamedTuple):
     @property
     def reason(self) -> str:
         """What is wrong with it."""
-        place = f"{self.name}[{self.position}]"
+        value = f"{self.name}[{self.position}]"
         if self.missing:
-            return f"{place} is missing"
+            return f"{value} is missing"
         if np.isinf(self.value):
-            return f"{place} = {self.value:g} is not finite"
+            return f"{value} = {self.value:g} is not finite"
         wrong = f"beyond {_LIMIT}" if abs(self.value) > MAX_MAGNITUDE else "negative"
-        return f"{place} = {self.value:g} is {wrong}"
+        return f"{value} = {self.value:g} is {wrong}"
 
 
 def messages(sets: SampleSets, which: NDArray[np.int64], places: Sequence[str | None]) -> list[str]:
@@ -56,9 +56,9 @@ def first_bad(sets: SampleSets, number: int) -> BadValue:
     Raises:
         IndexError: all points of the set are good.
     """
-    own = slice(sets.offsets[number], sets.offsets[number + 1])
-    columns = {"weights": None if sets.weights is None else sets.weights[own], "x": sets.x[own], "y": sets.y[own]}
-    position = int(np.flatnonzero(unfit(sets.x[own], sets.y[own], columns["weights"]))[0])
+    points = slice(sets.offsets[number], sets.offsets[number + 1])
+    columns = {"weights": None if sets.weights is None else sets.weights[points], "x": sets.x[points], "y": sets.y[points]}
+    position = int(np.flatnonzero(unfit(sets.x[points], sets.y[points], columns["weights"]))[0])
     values = {name: float(column[position]) for name, column in columns.items() if column is not None}
     bad = next(name for name, value in values.items() if not _LEAST[name] <= value <= MAX_MAGNITUDE)
     return BadValue(bad, position, values[bad])

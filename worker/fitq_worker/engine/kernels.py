@@ -1,7 +1,7 @@
 """Compiled code: built once in a process of its own, kept on disk, and taken from there by every later process.
 
-Compiling takes from a second to half a minute, so it never happens in front of anybody: `request` starts it in the
-background, and whoever needs the code goes on without until its file is there.
+Building takes from two seconds (the reduction) to half a minute (a block of steps), so nobody waits for it: `request`
+starts it in the background, and whoever needs the code goes on without until its file is there.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Kernel(Hashable, Protocol):
 
 
 def request(kernel: Kernel) -> None:
-    """See to it that the kernel gets built in the background; returns at once."""
-    if not kernel.file.exists() and _compiler() and not _being_built(kernel):
+    """Have the kernel built in the background, and return at once."""
+    if not kernel.file.exists() and _compiler() and not _is_being_built(kernel):
         _start_build(kernel)
 
 
 def build(kernel: Kernel) -> None:
-    """Compile a kernel and put it in its place; nothing to do when it is there or another process got it done."""
+    """Compile a kernel and store its file; nothing is done when another process has stored it."""
     with _lock(kernel) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kernel.file.exists():
@@ -54,12 +54,12 @@ def build(kernel: Kernel) -> None:
 
 
 def build_in_background(kernel: Kernel) -> None:
-    """What the background process does: build, and leave the processor to others."""
+    """Build with the lowest priority: the processor is for fits."""
     os.nice(19)
     build(kernel)
 
 
-def kept_as(name: str, suffix: str, device: str, sources: tuple[str, ...]) -> Path:
+def kernel_file(name: str, suffix: str, device: str, sources: tuple[str, ...]) -> Path:
     """The file of a kernel in the user's cache: by name, torch version, processor and the source files it is made of."""
     return _cache() / f"{name}-{_fingerprint(device, sources)}{suffix}"
 
@@ -70,8 +70,8 @@ def _lock(kernel: Kernel) -> IO[str]:
     return kernel.file.with_suffix(".lock").open("w")
 
 
-def _being_built(kernel: Kernel) -> bool:
-    """Another process is at it: all workers of a machine ask for the same kernels when they start."""
+def _is_being_built(kernel: Kernel) -> bool:
+    """Whether another process is building it: all workers of a machine ask for the same kernels when they start."""
     with _lock(kernel) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,9 +82,9 @@ def _being_built(kernel: Kernel) -> bool:
 
 @cache
 def _start_build(kernel: Kernel) -> subprocess.Popen[bytes]:
-    """Build in a process of low priority that survives this one; at most once in the life of this process.
+    """Build in a process that outlives this one; at most once in the life of this process.
 
-    It is returned to be kept: Python warns of a process that is forgotten while it runs.
+    It is returned to be kept: Python warns of a process that is dropped while it runs.
     """
     log.info("building kernel %s in the background", kernel.file.name)
     with kernel.file.with_suffix(".log").open("wb") as output:

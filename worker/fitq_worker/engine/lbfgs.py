@@ -6,11 +6,14 @@ backtracking. As long as the first trial of a step is accepted, a fit follows to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from fitq_worker.engine.arithmetic import tree_sum
-from fitq_worker.engine.descent import Fits, differentiated
+from fitq_worker.engine.descent import Fits, differentiate
 from fitq_worker.engine.losses import LOSSES, Problem, Value
 from fitq_worker.engine.optimizers import Moments
 
@@ -18,38 +21,60 @@ from fitq_worker.engine.optimizers import Moments
 LEAST_CURVATURE = 1e-10
 #: The loss must fall by this share of what its slope promises (Armijo's condition).
 SUFFICIENT_DECREASE = 1e-4
-#: Trial steps of a line search; after as many rejected ones a fit stays where it is.
+#: Trial steps of a line search; when all of them are rejected, a fit stays where it is.
 MAX_TRIALS = 20
 #: A rejected trial is followed by one that is shorter by a factor within these.
 SHORTEST, LONGEST = 0.1, 0.5
 
 
+class State(NamedTuple):
+    """What L-BFGS remembers of B fits with P coefficients: the last point, and pairs of steps and changes of the gradient.
+
+    The descent keeps it as moments, one after the other: w, gradient, then s and y of each pair, newest first.
+    """
+
+    w: Tensor  # (P, B)
+    gradient: Tensor  # (P, B)
+    pairs: tuple[tuple[Tensor, Tensor], ...]  # s and y, (P, B) each; zeros where there is no pair yet
+
+    @classmethod
+    def of_moments(cls, moments: Moments) -> State:
+        """The state that `moments` hold."""
+        w, gradient, *history = moments
+        return cls(w, gradient, tuple(zip(history[::2], history[1::2], strict=True)))
+
+    def moments(self) -> Moments:
+        """The state as moments."""
+        return (self.w, self.gradient, *(tensor for pair in self.pairs for tensor in pair))
+
+    def after(self, w: Tensor, gradient: Tensor, started: Tensor) -> State:
+        """The state at the next point; a pair without curvature, and one of fits that had not `started`, is left out."""
+        newest = w - self.w, gradient - self.gradient
+        curved = (tree_sum(newest[0] * newest[1]) > LEAST_CURVATURE) & started
+        shifted = zip((newest, *self.pairs[:-1]), self.pairs, strict=True)
+        pairs = tuple((torch.where(curved, new_s, s), torch.where(curved, new_y, y)) for (new_s, new_y), (s, y) in shifted)
+        return State(w, gradient, pairs)
+
+
 def lbfgs_block(
     w: Tensor, moments: Moments, problem: Problem, fits: Fits, first: Tensor, schedule: Tensor, *, loss: str
 ) -> tuple[Tensor, Moments, Tensor]:
-    """As `descent.step_block`, with the last w and gradient and the history of pairs s, y as moments, newest first.
-
-    The loss of a fit never rises. A pair that is missing is zeros, which have no effect.
-    """
-    value, losses = LOSSES[loss], []
+    """As `descent.step_block`, with a `State` in the moments. The loss of a fit never rises."""
+    value, losses, state = LOSSES[loss], [], State.of_moments(moments)
     for k in range(len(schedule)):
-        values, gradient = differentiated(value, w, problem)
-        s, y = w - moments[0], gradient - moments[1]
-        curved = (tree_sum(s * y) > LEAST_CURVATURE) & (first + k > 0)
-        pairs = tuple(torch.where(curved, new, old) for new, old in zip((s, y, *moments[2:-2]), moments[2:], strict=True))
-        direction = _direction(gradient, pairs)
+        values, gradient = differentiate(value, w, problem)
+        state = state.after(w, gradient, first + k > 0)
+        direction = _direction(gradient, state.pairs)
         size = tree_sum(gradient.abs())
         shortened = torch.where((first + k > 0) | (size <= 1.0), 1.0, 1.0 / size)
-        moved = _searched(value, problem, w, values, gradient, direction, fits.lr * schedule[k, 0] * shortened)
-        moments = (w, gradient, *pairs)
+        moved = _search_line(value, problem, w, values, gradient, direction, fits.lr * schedule[k, 0] * shortened)
         losses.append(values)
         w = torch.where(first + k < fits.steps, moved, w)
-    return w, moments, torch.stack(losses)
+    return w, state.moments(), torch.stack(losses)
 
 
-def _direction(gradient: Tensor, pairs: Moments) -> Tensor:
+def _direction(gradient: Tensor, history: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """-H gradient by the two-loop recursion, H scaled by s'y / y'y of the newest pair; downhill in any case."""
-    history = list(zip(pairs[::2], pairs[1::2], strict=True))
     curvatures = [tree_sum(s * y) for s, y in history]
     inverse = [torch.where(curvature > 0, 1.0 / curvature, 0.0) for curvature in curvatures]
     direction, weights = gradient, []
@@ -63,7 +88,7 @@ def _direction(gradient: Tensor, pairs: Moments) -> Tensor:
     return torch.where(tree_sum(direction * gradient) > 0, -direction, -gradient)
 
 
-def _searched(
+def _search_line(
     value: Value, problem: Problem, w: Tensor, values: Tensor, gradient: Tensor, direction: Tensor, length: Tensor
 ) -> Tensor:
     """The first of ever shorter steps along `direction` that lowers the loss enough; `length`, (B,), is the first."""

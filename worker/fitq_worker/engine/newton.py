@@ -16,7 +16,7 @@ from fitq_worker.engine.arithmetic import tree_sum
 from fitq_worker.engine.cholesky import cholesky, solve
 from fitq_worker.engine.interior_point import Standardised
 from fitq_worker.engine.robust_losses import Shape
-from fitq_worker.engine.trees import taken
+from fitq_worker.engine.trees import take
 
 MAX_STEPS = 200
 #: A step is accepted when the loss falls by this share of what Newton's model promises.
@@ -34,7 +34,7 @@ class _State(NamedTuple):
     share: Tensor  # (B,)
 
 
-class _Place(NamedTuple):
+class _Evaluation(NamedTuple):
     """What is known of the loss at some coefficients."""
 
     loss: Tensor  # (B,)
@@ -42,42 +42,42 @@ class _Place(NamedTuple):
     u: Tensor  # (N, B) residuals over the width
 
 
-def descended(points: Standardised, shape: Shape, start: Tensor) -> Tensor:
+def descend(points: Standardised, shape: Shape, start: Tensor) -> Tensor:
     """The coefficients with the lowest loss, (P, B), found from `start`; every fit must have full rank."""
-    found, at = start.clone(), torch.arange(start.shape[1], device=start.device)
+    found, indices = start.clone(), torch.arange(start.shape[1], device=start.device)
     state = _State(start, torch.full_like(points.width, _FIRST_SHARE))
     for _ in range(MAX_STEPS):
-        state, running = _stepped(points, shape, state)
-        found[:, at] = state.w
-        left = running.nonzero()[:, 0]
-        if len(left) < len(at):
-            at, points, state = taken((at, points, state), left)
-        if not len(left):
+        state, running = _step(points, shape, state)
+        found[:, indices] = state.w
+        remaining = running.nonzero()[:, 0]
+        if len(remaining) < len(indices):
+            indices, points, state = take((indices, points, state), remaining)
+        if not len(remaining):
             break
     return found
 
 
-def _stepped(points: Standardised, shape: Shape, state: _State) -> tuple[_State, Tensor]:
+def _step(points: Standardised, shape: Shape, state: _State) -> tuple[_State, Tensor]:
     """The state after a step, and which of the fits have not ended with it, (B,)."""
-    here = _place(points, shape, state.w)
-    size = here.u.abs()
+    before = _evaluate(points, shape, state.w)
+    size = before.u.abs()
     reweighted = torch.where(size > _SHORTEST_STEP, shape.slope(size) / torch.where(size > 0, size, 1.0), 1.0)
-    curvature = (shape.curvature(here.u) + state.share * reweighted) / points.width
-    step = solve(cholesky(points.normal_matrix(curvature)), -here.gradient)
-    there = _place(points, shape, state.w + step)
-    promised = -tree_sum(here.gradient * step)
-    fallen = there.loss <= here.loss - _SUFFICIENT_DECREASE * promised
-    steeper = tree_sum(there.gradient * there.gradient) < tree_sum(here.gradient * here.gradient)
-    better = fallen | (steeper & (there.loss <= here.loss * (1.0 + _ROUNDING)))
+    curvature = (shape.curvature(before.u) + state.share * reweighted) / points.width
+    step = solve(cholesky(points.normal_matrix(curvature)), -before.gradient)
+    after = _evaluate(points, shape, state.w + step)
+    promised = -tree_sum(before.gradient * step)
+    fallen = after.loss <= before.loss - _SUFFICIENT_DECREASE * promised
+    steeper = tree_sum(after.gradient * after.gradient) < tree_sum(before.gradient * before.gradient)
+    better = fallen | (steeper & (after.loss <= before.loss * (1.0 + _ROUNDING)))
     share = torch.where(better, state.share / _FACTOR, state.share * _FACTOR).clamp(_LEAST_SHARE, 1.0)
     last = step.abs().amax(0) <= _SHORTEST_STEP * (1.0 + state.w.abs().amax(0))
     return _State(torch.where(better, state.w + step, state.w), share), ~last & (better | (state.share < 1.0))
 
 
-def _place(points: Standardised, shape: Shape, w: Tensor) -> _Place:
+def _evaluate(points: Standardised, shape: Shape, w: Tensor) -> _Evaluation:
     u = points.residuals(w) / points.width
     loss = points.width * tree_sum(points.weights * shape.value(u))
     gradient = points.pull(w) - points.projected(shape.slope(u))
     if len(points.penalty):
         loss = loss + 0.5 * tree_sum(w * points.pull(w))
-    return _Place(loss, gradient, u)
+    return _Evaluation(loss, gradient, u)

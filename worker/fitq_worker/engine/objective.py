@@ -13,10 +13,10 @@ from fitq_worker.engine.basis import FACTORS, solve_upper
 from fitq_worker.engine.exact import Solution, excess, least_squares, ridge_regression, robust_regression
 from fitq_worker.engine.losses import Problem
 from fitq_worker.engine.reduction import Reduced, coordinates, sample_points
-from fitq_worker.engine.ridge import Penalised
+from fitq_worker.engine.ridge import RidgeSystem
 from fitq_worker.engine.robust import Robust, Widths, robust_optimum
-from fitq_worker.engine.samples import Tile, numbers, padded
-from fitq_worker.engine.space import Space, quadratic, ridge_system, sampled, space_of
+from fitq_worker.engine.samples import Tile, numbers, pad
+from fitq_worker.engine.space import Space, choose_space, quadratic_problem, ridge_system, sampled_problem
 
 #: A descent takes a width beyond this as this: all residuals are far below it, and its square is no float32.
 MOST_DESCENT_WIDTH = 1e12
@@ -53,7 +53,7 @@ class Objective(Protocol):
     def problem(self) -> Problem:
         """The loss as the descent has it, float64."""
 
-    def measured(self, start: Tensor, final: Tensor) -> Measured:
+    def measure(self, start: Tensor, final: Tensor) -> Measured:
         """Losses where a descent began and ended, (P, B) each."""
 
     def at_optimum(self) -> Measured:
@@ -76,9 +76,9 @@ class _Squares(NamedTuple):
         return self.space.unit * self.space.unit
 
     def problem(self) -> Problem:
-        return quadratic(self.space, self.reduced, None)
+        return quadratic_problem(self.space, self.reduced, None)
 
-    def measured(self, start: Tensor, final: Tensor) -> Measured:
+    def measure(self, start: Tensor, final: Tensor) -> Measured:
         variance = self.reduced.scale * self.reduced.scale
         points = start, torch.zeros_like(start), final
         above = [excess(self.space.to_orthonormal(w), self.reduced) for w in points]
@@ -97,7 +97,7 @@ class _Ridge(NamedTuple):
 
     reduced: Reduced
     space: Space
-    penalty: Penalised
+    penalty: RidgeSystem
     optimum: Tensor
     delta: Tensor | None = None
 
@@ -106,9 +106,9 @@ class _Ridge(NamedTuple):
         return self.space.unit * self.space.unit
 
     def problem(self) -> Problem:
-        return quadratic(self.space, self.reduced, self.penalty)
+        return quadratic_problem(self.space, self.reduced, self.penalty)
 
-    def measured(self, start: Tensor, final: Tensor) -> Measured:
+    def measure(self, start: Tensor, final: Tensor) -> Measured:
         above = [self.penalty.excess(w) * self.loss_unit for w in (start, torch.zeros_like(start), final)]
         initial, zero, loss = (self.penalty.floor * self.loss_unit + distance for distance in above)
         return Measured(initial, zero, loss, above[-1] / (self.reduced.scale * self.reduced.scale))
@@ -142,10 +142,12 @@ class _Points(NamedTuple):
     def problem(self) -> Problem:
         return self.in_descent
 
-    def measured(self, start: Tensor, final: Tensor) -> Measured:
-        own = [self.robust.own(self.space.to_orthonormal(w)) for w in (start, torch.zeros_like(start), final)]
-        initial, zero, loss = (self.robust.loss_at(w) for w in own)
-        return Measured(initial, zero, loss, self.robust.gap_at(own[-1]))
+    def measure(self, start: Tensor, final: Tensor) -> Measured:
+        standardised = [
+            self.robust.standardise(self.space.to_orthonormal(w)) for w in (start, torch.zeros_like(start), final)
+        ]
+        initial, zero, loss = (self.robust.loss_at(w) for w in standardised)
+        return Measured(initial, zero, loss, self.robust.gap_at(standardised[-1]))
 
     def at_optimum(self) -> Measured:
         lowest = self.robust.loss_at(self.robust.w)
@@ -162,31 +164,31 @@ def _lowest(loss: Tensor) -> Measured:
     return Measured(loss, loss, loss, torch.zeros_like(loss))
 
 
-def squares_objective(jobs: pa.RecordBatch, reduced: Reduced, *, penalised: bool) -> Objective:
+def squares_objective(jobs: pa.RecordBatch, reduced: Reduced, *, has_ridge: bool) -> Objective:
     """The mean of squares; standardised targets have the mean 0 and the variance 1."""
-    space = space_of(jobs["basis"][0].as_py(), reduced, reduced.scale, reduced.mean)
-    if not penalised:
+    space = choose_space(jobs["basis"][0].as_py(), reduced, reduced.scale, reduced.mean)
+    if not has_ridge:
         return _Squares(reduced, space, space.from_orthonormal(coordinates(reduced)))
     penalty = ridge_system(space, reduced, torch.tensor(numbers(jobs["ridge"])).to(reduced.target))
     return _Ridge(reduced, space, penalty, penalty.optimum)
 
 
-def robust_objective(tile: Tile, reduced: Reduced, *, penalised: bool) -> Objective:
+def robust_objective(tile: Tile, reduced: Reduced, *, has_ridge: bool) -> Objective:
     """A loss that goes through the points; standardised targets have the median 0 and a robust spread of 1.
 
     The descent has a curvature of about 1: huber is taken over min(delta, spread) times the spread, log_cosh over the same
     with a delta of 1, and l1 over the spread. Raw powers keep the loss as it is, as everybody writes it.
     """
     jobs, loss, basis = tile.jobs, tile.jobs["loss"][0].as_py(), tile.jobs["basis"][0].as_py()
-    points = sample_points(padded(tile.sets, reduced.target.device, tile.set_of), reduced)
+    points = sample_points(pad(tile.sets, reduced.target.device, tile.set_of), reduced)
     ridge, *widths = (_column(jobs, name).to(reduced.target) for name in ("ridge", "delta", "delta_sigma"))
     solvable = reduced.determined & ~reduced.invalid
-    penalty = ridge * _penalty(basis, reduced) if penalised else None
+    penalty = ridge * _penalty(basis, reduced) if has_ridge else None
     robust = robust_optimum(loss, points, Widths(*widths), penalty, solvable)
-    space = space_of(basis, reduced, robust.unit, robust.offset)
+    space = choose_space(basis, reduced, robust.unit, robust.offset)
     width = (robust.points.width * robust.unit / space.unit).clamp(max=MOST_DESCENT_WIDTH)
     curvature = torch.ones_like(width) if basis == "power" or loss == "l1" else (1.0 / width).clamp(min=1.0)
-    problem = sampled(space, points, width, curvature, ridge * (space.unit if loss == "l1" else curvature))
+    problem = sampled_problem(space, points, width, curvature, ridge * (space.unit if loss == "l1" else curvature))
     return _Points(reduced, space, robust, problem, curvature, space.from_orthonormal(robust.coordinates))
 
 

@@ -23,7 +23,7 @@ from fitq_worker.engine.reduction import Reduced
 from fitq_worker.engine.samples import Tile, numbers
 from fitq_worker.engine.stopping import End
 from fitq_worker.engine.traces import Traces, trace_frame
-from fitq_worker.engine.trees import taken
+from fitq_worker.engine.trees import take
 
 
 class Verdict(IntEnum):
@@ -63,13 +63,13 @@ class Ended(NamedTuple):
 
     start: Tensor  # (P, B)
     final: Tensor  # (P, B)
-    made: Tensor  # (B,) int32, steps
+    steps_made: Tensor  # (B,) int32
     end: Tensor  # (B,) int8, of `End`
     restart: Tensor  # (B,) int32
 
 
-def at_once(final: Tensor) -> Ended:
-    """Solved without a descent."""
+def end_at_once(final: Tensor) -> Ended:
+    """The end of fits that are solved without a descent."""
     none = torch.zeros_like(final[0], dtype=torch.int32)
     return Ended(final, final, none, none.to(torch.int8), none)
 
@@ -102,25 +102,25 @@ class _Fits(NamedTuple):
         return self.verdict <= Verdict.DIVERGED
 
 
-def frames(outcome: Outcome, traces: Traces, device: str) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+def build_frames(outcome: Outcome, traces: Traces, device: str) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """Results and traces, record batches of RESULT_SCHEMA (with a null `chunk`) and TRACE_SCHEMA."""
     jobs, ended, objective = outcome.tile.jobs, outcome.ended, outcome.objective
     absolute = torch.from_numpy(numbers(jobs["absolute_sigma"])).to(ended.final.device)
-    measured = objective.at_optimum() if _is_exact(jobs) else objective.measured(ended.start, ended.final)
+    measured = objective.at_optimum() if _is_exact(jobs) else objective.measure(ended.start, ended.final)
     optimum = objective.solution(absolute, covariance=bool(numbers(jobs["covariance"]).any()))
-    fits = _Fits(objective.space.to_orthonormal(ended.final), measured, optimum, _verdicts(outcome, measured))
+    fits = _Fits(objective.space.to_orthonormal(ended.final), measured, optimum, _judge(outcome, measured))
     results = _result_frame(outcome, fits, device)
-    return results, trace_frame(jobs, traces, array(ended.made), array(measured.loss), fits.solved)
+    return results, trace_frame(jobs, traces, array(ended.steps_made), array(measured.loss), fits.solved)
 
 
 def _result_frame(outcome: Outcome, fits: _Fits, device: str) -> pa.RecordBatch:
     jobs, used = outcome.tile.jobs, array(outcome.reduced.used)
     columns = {
-        **_asked(jobs, outcome.objective, fits),
-        **_told(outcome, fits),
-        **_coefficients(outcome, fits),
-        **_losses(outcome, fits),
-        **_uncertainty(outcome, fits),
+        **_job_columns(jobs, outcome.objective, fits),
+        **_ending_columns(outcome, fits),
+        **_coefficient_columns(outcome, fits),
+        **_loss_columns(outcome, fits),
+        **_uncertainty_columns(outcome, fits),
         "rank": array(outcome.reduced.rank),
         "samples_used": used,
         "samples_dropped": np.where(array(outcome.reduced.invalid), 0, outcome.tile.given - used),
@@ -132,7 +132,7 @@ def _result_frame(outcome: Outcome, fits: _Fits, device: str) -> pa.RecordBatch:
     )
 
 
-def _asked(jobs: pa.RecordBatch, objective: Objective, fits: _Fits) -> dict[str, Any]:
+def _job_columns(jobs: pa.RecordBatch, objective: Objective, fits: _Fits) -> dict[str, Any]:
     """What the job was."""
     words = {"basis": "basis", "loss_function": "loss", "optimizer": "optimizer"}
     delta = objective.delta
@@ -149,38 +149,38 @@ def _asked(jobs: pa.RecordBatch, objective: Objective, fits: _Fits) -> dict[str,
     }
 
 
-def _told(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
+def _ending_columns(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
     """How it ended."""
     ended = outcome.ended
     return {
         "status": pa.array([status for status, _ in _STATUSES]).take(pa.array(fits.verdict)),
-        "steps": np.where(fits.solved, array(ended.made), 0),
+        "steps": np.where(fits.solved, array(ended.steps_made), 0),
         "restart": array(ended.restart),
     }
 
 
-def _coefficients(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
+def _coefficient_columns(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
     space, reduced, optimum, jobs = outcome.objective.space, outcome.reduced, fits.optimum, outcome.tile.jobs
-    final, own = fits.final, space.in_units_of_y(outcome.ended.final)
+    final, in_basis = fits.final, space.in_units_of_y(outcome.ended.final)
     exact = vectors(optimum.coefficients.flip(0), fits.solved)
     if _is_exact(jobs):
         raw, scaled, coefficients = optimum.coefficients, optimum.scaled, exact
     else:
         raw, scaled = powers(final, reduced)
-        raw = own if jobs["basis"][0].as_py() == "power" else raw
+        raw = in_basis if jobs["basis"][0].as_py() == "power" else raw
         coefficients = vectors(raw.flip(0), fits.fitted)
     return {
         "message": _messages(outcome, fits.verdict, fits.fitted & _cancels(raw, final, reduced)),
         "coefficients": coefficients,
         "scaled_coefficients": vectors(scaled, fits.fitted),
-        "basis_coefficients": vectors(own, fits.fitted),
+        "basis_coefficients": vectors(in_basis, fits.fitted),
         "exact_coefficients": exact,
         "domain": vectors(_domain(reduced), array(reduced.used) > 0),
         "stderrs_off": scalars(_stderrs_off(raw, optimum, reduced), fits.fitted),
     }
 
 
-def _losses(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
+def _loss_columns(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
     reduced, measured = outcome.reduced, fits.measured
     variance = reduced.scale * reduced.scale
     squares = reduced.floor * variance + excess(fits.final, reduced)
@@ -194,7 +194,7 @@ def _losses(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
     }
 
 
-def _uncertainty(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
+def _uncertainty_columns(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
     """Of the optimum, and how well its points determine it."""
     optimum, factor = fits.optimum, outcome.objective.space.factor
     wanted = fits.solved & numbers(outcome.tile.jobs["covariance"])
@@ -248,15 +248,15 @@ def _cancels(raw: Tensor, final: Tensor, reduced: Reduced) -> Mask:
     for coefficient in raw.flip(0):
         terms = terms * largest + coefficient.abs()
     cancels = ~(terms <= size)
-    at = cancels.nonzero()[:, 0]
-    if len(at):
-        factor = powers_of_x(taken(reduced, at))
-        means = tree_sum(raw[:, at].abs() * square_root(tree_sum(factor * factor)))
-        cancels[at] = ~(means <= size[at])
+    indices = cancels.nonzero()[:, 0]
+    if len(indices):
+        factor = powers_of_x(take(reduced, indices))
+        means = tree_sum(raw[:, indices].abs() * square_root(tree_sum(factor * factor)))
+        cancels[indices] = ~(means <= size[indices])
     return np.asarray(array(cancels))
 
 
-def _verdicts(outcome: Outcome, measured: Measured) -> NDArray[np.int64]:
+def _judge(outcome: Outcome, measured: Measured) -> NDArray[np.int64]:
     """The first of these that holds, from the worst down; (B,)."""
     tolerance = torch.from_numpy(numbers(outcome.tile.jobs["tolerance"]).astype(np.float64)).to(measured.gap.device)
     end = outcome.ended.end

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from fitq_worker.engine.arithmetic import square_root, tree_sum
-from fitq_worker.engine.samples import Samples
+from fitq_worker.engine.samples import PaddedSamples
 
-#: Samples in one part: on the CPU its dozen arrays of float64 stay in the caches of a core.
+#: PaddedSamples in one part: on the CPU its dozen arrays of float64 stay in the caches of a core.
 PART_SAMPLES = {"cpu": 1 << 16, "cuda": 1 << 25}
 #: A new direction shorter than this, relative to what it shares with the others, is rounding: the points do not tell it.
 RANK_TOLERANCE = 1e-12
@@ -52,7 +52,7 @@ class Reduced(NamedTuple):
     rank: Tensor  # (B,) int64
     used: Tensor  # (B,) int64, points of positive weight
     total: Tensor  # (B,) sum of the weights as given
-    invalid: Tensor  # (B,) bool, as in Samples
+    invalid: Tensor  # (B,) bool, as in PaddedSamples
 
     @property
     def determined(self) -> Tensor:
@@ -77,18 +77,18 @@ class Points(NamedTuple):
     weights: Tensor  # (N, B), their sum is 1
 
 
-def reduce(samples: Samples, degree: int) -> Reduced:
+def reduce(samples: PaddedSamples, degree: int) -> Reduced:
     """Reduce each sample set for polynomials of `degree` (P = degree + 1), a part of the batch at a time."""
     width = max(1, PART_SAMPLES[samples.x.device.type] // len(samples.x))
-    parts = [_reduced(part, degree) for part in _parts(samples, width)]
+    parts = [_reduce_part(part, degree) for part in _cut(samples, width)]
     return parts[0] if len(parts) == 1 else Reduced(*(torch.cat(fields, dim=-1) for fields in zip(*parts, strict=True)))
 
 
-def sample_points(samples: Samples, reduced: Reduced) -> Points:
+def sample_points(samples: PaddedSamples, reduced: Reduced) -> Points:
     """The same reduction's polynomials at the points, for losses that go through the points in every step."""
     x, y, weights = (field.contiguous() for field in samples[:3])
-    weights, inside, _ = _normalised(weights)
-    t = _mapped(x, inside, reduced.centre, reduced.half_width)
+    weights, inside, _ = _normalise(weights)
+    t = _map(x, inside, reduced.centre, reduced.half_width)
     return Points(_arnoldi(t, weights, inside, len(reduced.target) - 1)[0], y, weights)
 
 
@@ -98,13 +98,13 @@ def coordinates(reduced: Reduced) -> Tensor:
     return torch.cat([coordinate[:1] + reduced.mean, coordinate[1:]])
 
 
-def _parts(samples: Samples, width: int) -> Iterator[Samples]:
+def _cut(samples: PaddedSamples, width: int) -> Iterator[PaddedSamples]:
     """Neighbours in a part's arrays are the same point of different fits: sums go over the first axis."""
-    for at in range(0, samples.x.shape[1], width):
-        yield Samples(*(field[..., at : at + width].contiguous() for field in samples))
+    for start in range(0, samples.x.shape[1], width):
+        yield PaddedSamples(*(field[..., start : start + width].contiguous() for field in samples))
 
 
-def _reduced(samples: Samples, degree: int) -> Reduced:
+def _reduce_part(samples: PaddedSamples, degree: int) -> Reduced:
     """Seen from the middle of x, or from where most of the weight is if that is far away.
 
     Far from 0 floating point is too coarse for a t that differs little, and where the weights favour one place of x by
@@ -112,11 +112,11 @@ def _reduced(samples: Samples, degree: int) -> Reduced:
     deviation from it: seen from there, points differ as they do in x itself.
     """
     interval = _interval(samples)
-    reduced = _seen_from(interval.middle, samples, interval, degree)
+    reduced = _reduce_around(interval.middle, samples, interval, degree)
     far = _is_far(reduced)
     if far.any():
-        those = Samples(*(field[..., far].contiguous() for field in samples))
-        nearer = _seen_from(_place_of_weight(those), those, _Interval(*(field[far] for field in interval)), degree)
+        those = PaddedSamples(*(field[..., far].contiguous() for field in samples))
+        nearer = _reduce_around(_find_weight(those), those, _Interval(*(field[far] for field in interval)), degree)
         for field, found in zip(reduced, nearer, strict=True):
             field[..., far] = found
     return reduced
@@ -130,27 +130,27 @@ def _is_far(reduced: Reduced) -> Tensor:
     return mean.abs() > FAR_DEVIATIONS * deviation
 
 
-def _seen_from(centre: Tensor, samples: Samples, interval: _Interval, degree: int) -> Reduced:
-    weights, inside, total = _normalised(samples.weights)
-    t = _mapped(samples.x, inside, centre, interval.half_width)
-    mean, scale, varies, z = _standardised(samples.y, weights, inside)
+def _reduce_around(centre: Tensor, samples: PaddedSamples, interval: _Interval, degree: int) -> Reduced:
+    weights, inside, total = _normalise(samples.weights)
+    t = _map(samples.x, inside, centre, interval.half_width)
+    mean, scale, varies, z = _standardise(samples.y, weights, inside)
     basis, hessenberg = _arnoldi(t, weights, inside, degree)
     target = _projections(basis, weights * z)
-    floor = _mean_square(_without(z, target, basis), weights)
+    floor = _mean_square(_remove(z, target, basis), weights)
     used = (samples.weights > 0).sum(0)
     rank = _rank(hessenberg, used)
     found = (centre, mean, scale, varies, hessenberg, target, floor, rank, used, total, samples.invalid)
     return Reduced(interval.low, interval.high, interval.half_width, *found)
 
 
-def _normalised(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _normalise(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Weights whose sum is 1, at which points they are positive, and the sum of the weights as given."""
     total = tree_sum(weights)
     shares = weights / torch.where(total > 0, total, 1.0)
     return shares, shares > 0, total  # one lost to underflow changes no sum
 
 
-def _interval(samples: Samples) -> _Interval:
+def _interval(samples: PaddedSamples) -> _Interval:
     inside = samples.weights > 0
     low = torch.where(inside, samples.x, torch.inf).amin(0)
     high = torch.where(inside, samples.x, -torch.inf).amax(0)
@@ -161,19 +161,19 @@ def _interval(samples: Samples) -> _Interval:
     return _Interval(low - aside, high + aside, torch.where(half_width > 0, half_width, 1.0), middle)
 
 
-def _mapped(x: Tensor, inside: Tensor, centre: Tensor, half_width: Tensor) -> Tensor:
+def _map(x: Tensor, inside: Tensor, centre: Tensor, half_width: Tensor) -> Tensor:
     """t."""
     return torch.where(inside, (x - centre) / half_width, 0.0)
 
 
-def _place_of_weight(samples: Samples) -> Tensor:
+def _find_weight(samples: PaddedSamples) -> Tensor:
     """The x nearest to the weighted mean of x, (B,); of two, the lower one."""
-    x, (weights, inside, _) = samples.x, _normalised(samples.weights)
+    x, (weights, inside, _) = samples.x, _normalise(samples.weights)
     distance = torch.where(inside, (x - tree_sum(weights * x)).abs(), torch.inf)
     return torch.where(distance == distance.amin(0), x, torch.inf).amin(0) + 0.0  # -0.0 becomes 0.0
 
 
-def _standardised(y: Tensor, weights: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _standardise(y: Tensor, weights: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean, scale, whether y varies, and z = (y - mean) / scale."""
     size, mean = square_root(_mean_square(y, weights)), tree_sum(weights * y)
     centred = torch.where(inside, y - mean, 0.0)
@@ -191,7 +191,7 @@ def _arnoldi(t: Tensor, weights: Tensor, inside: Tensor, degree: int) -> tuple[l
         direction = t * basis[k]
         for _ in range(2):  # twice is enough to be orthogonal to the last bits
             along = _projections(basis, weights * direction)
-            direction = _without(direction, along, basis)
+            direction = _remove(direction, along, basis)
             hessenberg[: k + 1, k] += along
         length = square_root(_mean_square(direction, weights))
         independent = length > RANK_TOLERANCE * hessenberg[: k + 1, k].abs().amax(0)
@@ -209,7 +209,7 @@ def _projections(basis: list[Tensor], weighted: Tensor) -> Tensor:
     return torch.stack([tree_sum(q * weighted) for q in basis])
 
 
-def _without(direction: Tensor, along: Tensor, basis: list[Tensor]) -> Tensor:
+def _remove(direction: Tensor, along: Tensor, basis: list[Tensor]) -> Tensor:
     """What is left of `direction` when these lengths along the basis are taken out."""
     for length, q in zip(along, basis, strict=True):
         direction = direction - length * q

@@ -11,7 +11,7 @@ from fitq_worker.engine.arithmetic import square_root, tree_sum
 from fitq_worker.engine.basis import multiply_upper, solve_upper
 
 
-class Penalised(NamedTuple):
+class RidgeSystem(NamedTuple):
     """|R' w - d'|^2 + c': mean of squares and penalty of B fits with P coefficients; float64."""
 
     factor: Tensor  # (P, P, B), upper triangular
@@ -29,7 +29,7 @@ class Penalised(NamedTuple):
         return tree_sum(distance * distance)
 
 
-def penalised(factor: Tensor, target: Tensor, floor: Tensor, ridge: Tensor) -> Penalised:
+def add_ridge(factor: Tensor, target: Tensor, floor: Tensor, ridge: Tensor) -> RidgeSystem:
     """R', d', c' with |R' w - d'|^2 + c' = |R w - d|^2 + c + ridge (w_1^2 + ... + w_{P-1}^2) for every w.
 
     R and R' are upper triangular, (P, P, B), d and d' are (P, B), the rest is (B,); float64. Householder reflections,
@@ -49,7 +49,7 @@ def penalised(factor: Tensor, target: Tensor, floor: Tensor, ridge: Tensor) -> P
         top[k], rows = top[k] - along * pivot, rows - column[:, None] * along
         along = weight * (pivot * right[k] + tree_sum(column * below))
         right[k], below = right[k] - along * pivot, below - column * along
-    return Penalised(_upper(torch.stack(top)), torch.stack(right), floor + tree_sum(below * below))
+    return RidgeSystem(_upper(torch.stack(top)), torch.stack(right), floor + tree_sum(below * below))
 
 
 def _upper(matrix: Tensor) -> Tensor:

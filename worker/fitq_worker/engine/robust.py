@@ -19,11 +19,11 @@ from torch import Tensor
 from fitq_worker.engine import newton
 from fitq_worker.engine.arithmetic import tree_sum
 from fitq_worker.engine.cholesky import cholesky, solve
-from fitq_worker.engine.interior_point import Standardised, minimised
+from fitq_worker.engine.interior_point import Standardised, minimise
 from fitq_worker.engine.medians import robust_unit, spread_around
 from fitq_worker.engine.reduction import Points
 from fitq_worker.engine.robust_losses import LEAST_WIDTH, MOST_WIDTH, SHAPES
-from fitq_worker.engine.trees import taken
+from fitq_worker.engine.trees import take
 
 #: Times that theta is moved towards the equations of the dual problem; what is left after these is taken out for good.
 _REPAIRS = 2
@@ -61,7 +61,7 @@ class Robust(NamedTuple):
         scaled = self.w * self.unit
         return torch.cat([scaled[:1] + self.offset, scaled[1:]])
 
-    def own(self, coordinate: Tensor) -> Tensor:
+    def standardise(self, coordinate: Tensor) -> Tensor:
         """Coordinates in the orthonormal basis, in units of y, in those of the spread; (P, B) both."""
         return torch.cat([coordinate[:1] - self.offset, coordinate[1:]]) / self.unit
 
@@ -119,19 +119,19 @@ def robust_optimum(loss: str, given: Points, widths: Widths, penalty: Tensor | N
     blank = Robust(loss, points, unit, offset, z.new_zeros(len(given.basis), z.shape[1]), torch.zeros_like(z))
     if penalty is not None and len(penalty) > 1:
         points = points._replace(penalty=penalty * (unit * unit / blank.loss_unit))
-    w, theta = _solved(loss, points, solvable)
-    return _improved(blank._replace(points=points, w=w, theta=theta))
+    w, theta = _solve(loss, points, solvable)
+    return _improve(blank._replace(points=points, w=w, theta=theta))
 
 
-def _improved(robust: Robust) -> Robust:
+def _improve(robust: Robust) -> Robust:
     """The few fits of huber whose interior-point method got stuck, descended further."""
     stuck = (robust.gap_at(robust.w) > _POOR_GAP).nonzero()[:, 0]
     if robust.loss != "huber" or not len(stuck):
         return robust
-    points, shape = taken(robust.points, stuck), SHAPES[robust.loss]
+    points, shape = take(robust.points, stuck), SHAPES[robust.loss]
     w, theta = robust.w.clone(), robust.theta.clone()
-    w[:, stuck] = newton.descended(points, shape, w[:, stuck])
-    theta[:, stuck] = _feasible(points, shape.slope(points.residuals(w[:, stuck]) / points.width), w[:, stuck])
+    w[:, stuck] = newton.descend(points, shape, w[:, stuck])
+    theta[:, stuck] = _make_feasible(points, shape.slope(points.residuals(w[:, stuck]) / points.width), w[:, stuck])
     better = robust._replace(w=w, theta=theta)
     use = better.gap_at(w) < robust.gap_at(robust.w)
     return better._replace(w=torch.where(use, w, robust.w), theta=torch.where(use, theta, robust.theta))
@@ -145,29 +145,29 @@ def _width(loss: str, points: Standardised, widths: Widths, unit: Tensor, solvab
         return (1.0 / unit).clamp(max=MOST_WIDTH)
     width = widths.delta / unit
     if not bool(widths.sigmas.isnan().all()):
-        residuals = points.residuals(_solved("l1", points, solvable)[0])
+        residuals = points.residuals(_solve("l1", points, solvable)[0])
         sigma = spread_around(torch.zeros_like(unit), residuals, points.weights)
         width = torch.where(widths.sigmas.isnan(), width, (widths.sigmas * sigma).clamp(min=LEAST_WIDTH))
     return width.clamp(max=MOST_WIDTH)
 
 
-def _solved(loss: str, points: Standardised, solvable: Tensor) -> tuple[Tensor, Tensor]:
+def _solve(loss: str, points: Standardised, solvable: Tensor) -> tuple[Tensor, Tensor]:
     """The optimum, (P, B), and a feasible theta, (N, B); zeros where it is not `solvable`."""
     w, theta = torch.zeros_like(points.q[0]), torch.zeros_like(points.z)
-    at = solvable.nonzero()[:, 0]
-    if len(at):
-        own = taken(points, at)
-        w[:, at], slopes = minimised(own._replace(width=own.width.clamp(min=LEAST_WIDTH)))
-        if loss == "l1" and not len(own.penalty):
-            w[:, at] = _interpolating(own, w[:, at])
+    indices = solvable.nonzero()[:, 0]
+    if len(indices):
+        solved = take(points, indices)
+        w[:, indices], slopes = minimise(solved._replace(width=solved.width.clamp(min=LEAST_WIDTH)))
+        if loss == "l1" and not len(solved.penalty):
+            w[:, indices] = _interpolate(solved, w[:, indices])
         if loss == "log_cosh":
-            w[:, at] = newton.descended(own, SHAPES[loss], w[:, at])
-            slopes = SHAPES[loss].slope(own.residuals(w[:, at]) / own.width)
-        theta[:, at] = _feasible(own, slopes, w[:, at])
+            w[:, indices] = newton.descend(solved, SHAPES[loss], w[:, indices])
+            slopes = SHAPES[loss].slope(solved.residuals(w[:, indices]) / solved.width)
+        theta[:, indices] = _make_feasible(solved, slopes, w[:, indices])
     return w, theta
 
 
-def _interpolating(points: Standardised, w: Tensor) -> Tensor:
+def _interpolate(points: Standardised, w: Tensor) -> Tensor:
     """Coefficients of l1 moved on to the points that they touch, which an optimum goes through, where that is no worse."""
     residuals = points.residuals(w)
     touched = (residuals.abs() <= _TOUCHING).to(residuals.dtype)
@@ -176,25 +176,25 @@ def _interpolating(points: Standardised, w: Tensor) -> Tensor:
     return torch.where(after <= before, moved, w)
 
 
-def _feasible(points: Standardised, theta: Tensor, w: Tensor) -> Tensor:
-    """theta moved to Q' W theta = the penalty's gradient where it has room to move, and brought within its limits.
+def _make_feasible(points: Standardised, theta: Tensor, w: Tensor) -> Tensor:
+    """theta moved to Q' W theta = the penalty's gradient where it is free to move, and brought within its limits.
 
     What is left is taken out along the orthonormal polynomials: the constant alone where there is a penalty.
     """
     for _ in range(_REPAIRS):
-        room = (1.0 - theta) * (1.0 + theta)
-        factor = cholesky(Standardised.normal_matrix(points._replace(penalty=points.penalty[:0, :0]), room))
+        slack = (1.0 - theta) * (1.0 + theta)
+        factor = cholesky(Standardised.normal_matrix(points._replace(penalty=points.penalty[:0, :0]), slack))
         missing = solve(factor, points.projected(theta) - points.pull(w))
-        moved = theta - room * _combined(points, missing)
+        moved = theta - slack * _combine(points, missing)
         theta = torch.where(torch.isfinite(moved).all(0), moved.clamp(-1.0, 1.0), theta)
-    left = points.projected(theta)
+    rest = points.projected(theta)
     if len(points.penalty):
-        left = torch.cat([left[:1], torch.zeros_like(left[1:])])
-    theta = theta - _combined(points, left)
+        rest = torch.cat([rest[:1], torch.zeros_like(rest[1:])])
+    theta = theta - _combine(points, rest)
     return theta / theta.abs().amax(0).clamp(min=1.0)
 
 
-def _combined(points: Standardised, coefficients: Tensor) -> Tensor:
+def _combine(points: Standardised, coefficients: Tensor) -> Tensor:
     """Q coefficients, (N, B); 0 at what is no point."""
     return torch.where(points.weights > 0, tree_sum((points.q * coefficients).transpose(0, 1)), 0.0)
 

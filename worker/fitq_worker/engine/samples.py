@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fitq_shared.errors import FrameError
+from fitq_shared.jobs.columns import list_lengths
 from fitq_shared.jobs.frames import sample_counts
 from fitq_shared.jobs.points import MAX_MAGNITUDE
 from fitq_shared.jobs.sampling import draw_samples
@@ -36,7 +37,7 @@ class SampleSets(NamedTuple):
     weights: Floats | None  # None is all ones
 
 
-class Samples(NamedTuple):
+class PaddedSamples(NamedTuple):
     """Sample sets of B fits, padded to N points; float64.
 
     A point of weight 0 does not count and has x and y 0: padding, or dropped by the job itself. Invalid sample sets hold
@@ -66,12 +67,12 @@ class Tile(NamedTuple):
 
     def part(self, rows: slice) -> Tile:
         """Some neighbours among the jobs."""
-        of = np.arange(len(self.jobs)) if self.set_of is None else self.set_of
+        set_of = np.arange(len(self.jobs)) if self.set_of is None else self.set_of
         start, stop, _ = rows.indices(len(self.jobs))
-        return Tile(self.rows[rows], self.jobs.slice(start, stop - start), self.sets, of[rows])
+        return Tile(self.rows[rows], self.jobs.slice(start, stop - start), self.sets, set_of[rows])
 
 
-def sample_tiles(jobs: pa.RecordBatch, sets: pa.RecordBatch | None, device: torch.device, *, pads: bool) -> Iterator[Tile]:
+def cut_tiles(jobs: pa.RecordBatch, sets: pa.RecordBatch | None, device: torch.device, *, pads: bool) -> Iterator[Tile]:
     """The jobs in tiles of at most TILE_SAMPLES (or one job), of similar numbers of samples if they get padded."""
     restarts = numbers(jobs["restarts"])
     lengths = sample_counts(jobs, sets) if pads else np.full(len(jobs), FIT_SAMPLES)
@@ -81,8 +82,8 @@ def sample_tiles(jobs: pa.RecordBatch, sets: pa.RecordBatch | None, device: torc
         width = _tile_width(lengths[order[start:]], restarts[order[start:]], TILE_SAMPLES[device.type])
         rows = order[start : start + width]
         neighbours = rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all()  # the usual frame, spared a copy
-        taken = jobs.slice(rows[0], len(rows)) if neighbours else jobs.take(pa.array(rows))
-        yield Tile(rows, taken, *tile_sets(taken, sets))
+        chosen = jobs.slice(rows[0], len(rows)) if neighbours else jobs.take(pa.array(rows))
+        yield Tile(rows, chosen, *tile_sets(chosen, sets))
         start += width
 
 
@@ -95,20 +96,20 @@ def _tile_width(lengths: NDArray[np.int64], restarts: NDArray[np.int32], samples
 
 def tile_sets(jobs: pa.RecordBatch, sets: pa.RecordBatch | None) -> tuple[SampleSets, NDArray[np.int64] | None]:
     """The sample sets of the jobs, those that several share once, and which of them is whose."""
-    own = np.asarray(jobs["sample_set"].is_null())
-    if sets is None or own.all():
+    inline = np.asarray(jobs["sample_set"].is_null())
+    if sets is None or inline.all():
         return sample_sets(jobs), None
     # One set can be two: with its missing points, and without.
-    wanted, drops = numbers(jobs["sample_set"].drop_null()).astype(np.int64), _drops(jobs)[~own]
-    used, shared_place = np.unique(2 * wanted + drops, return_inverse=True)
+    wanted, drops = numbers(jobs["sample_set"].drop_null()).astype(np.int64), _drops(jobs)[~inline]
+    used, index_of_shared = np.unique(2 * wanted + drops, return_inverse=True)
     missing = pa.array(["invalid", "drop"]).take(pa.array(used % 2))
     # Sets that are shared are like jobs with nothing but samples, behind the jobs that have their own.
-    alone = pa.Table.from_batches([jobs.filter(pa.array(own))]).select(_SAMPLE_COLUMNS)
+    alone = pa.Table.from_batches([jobs.filter(pa.array(inline))]).select(_SAMPLE_COLUMNS)
     shared = pa.Table.from_batches([sets.take(pa.array(used // 2))]).append_column("missing", missing)
     (rows,) = pa.concat_tables([alone, shared], promote_options="default").combine_chunks().to_batches()
-    place = np.empty(len(jobs), dtype=np.int64)
-    place[own], place[~own] = np.arange(own.sum()), own.sum() + shared_place
-    return sample_sets(rows), place
+    set_of = np.empty(len(jobs), dtype=np.int64)
+    set_of[inline], set_of[~inline] = np.arange(inline.sum()), inline.sum() + index_of_shared
+    return sample_sets(rows), set_of
 
 
 def sample_sets(jobs: pa.RecordBatch) -> SampleSets:
@@ -119,20 +120,20 @@ def sample_sets(jobs: pa.RecordBatch) -> SampleSets:
     """
     counts = sample_counts(jobs)
     offsets = np.concatenate([[0], np.cumsum(counts)])
-    own, weighted = np.asarray(jobs["x"].is_valid()), np.asarray(jobs["weights"].is_valid())
-    for name, given in (("x", own), ("y", own), ("weights", weighted)):
-        if not np.array_equal(_list_lengths(jobs[name]), np.where(given, counts, 0)):
+    inline, weighted = np.asarray(jobs["x"].is_valid()), np.asarray(jobs["weights"].is_valid())
+    for name, given in (("x", inline), ("y", inline), ("weights", weighted)):
+        if not np.array_equal(list_lengths(jobs[name]), np.where(given, counts, 0)):
             raise FrameError(f"a job of the frame has a number of {name} that is not that of its samples; submit it again")
     x, y, weights = (flat(jobs[name]) for name in ("x", "y", "weights"))
     if weighted.any():
-        weights = _filled(np.ones(offsets[-1]), np.repeat(weighted, counts), weights)
-    if not own.all():
-        drawn_x, drawn_y = _drawn(jobs.filter(pa.array(~own)), counts[~own])
-        place = np.repeat(own, counts)
-        x, y = (_filled(_filled(np.empty(offsets[-1]), place, a), ~place, b) for a, b in ((x, drawn_x), (y, drawn_y)))
-    made = SampleSets(offsets, x, y, weights if weighted.any() else None)
+        weights = _fill(np.ones(offsets[-1]), np.repeat(weighted, counts), weights)
+    if not inline.all():
+        drawn_x, drawn_y = _draw(jobs.filter(pa.array(~inline)), counts[~inline])
+        given = np.repeat(inline, counts)
+        x, y = (_fill(_fill(np.empty(offsets[-1]), given, a), ~given, b) for a, b in ((x, drawn_x), (y, drawn_y)))
+    found = SampleSets(offsets, x, y, weights if weighted.any() else None)
     drops = _drops(jobs)
-    return _without_missing(made, np.repeat(drops, counts)) if drops.any() else made
+    return _drop_missing(found, np.repeat(drops, counts)) if drops.any() else found
 
 
 def _drops(jobs: pa.RecordBatch) -> NDArray[np.bool_]:
@@ -140,7 +141,7 @@ def _drops(jobs: pa.RecordBatch) -> NDArray[np.bool_]:
     return np.asarray(pc.equal(jobs["missing"], "drop"))
 
 
-def _without_missing(sets: SampleSets, here: NDArray[np.bool_]) -> SampleSets:
+def _drop_missing(sets: SampleSets, here: NDArray[np.bool_]) -> SampleSets:
     """Points with a missing value get weight 0 where `here`, (N,), says so."""
     missing = here & (np.isnan(sets.x) | np.isnan(sets.y))
     if sets.weights is not None:
@@ -149,30 +150,30 @@ def _without_missing(sets: SampleSets, here: NDArray[np.bool_]) -> SampleSets:
     return sets._replace(weights=np.where(missing, 0.0, weights)) if missing.any() else sets
 
 
-def padded(sets: SampleSets, device: torch.device, of: NDArray[np.int64] | None = None) -> Samples:
+def pad(sets: SampleSets, device: torch.device, set_of: NDArray[np.int64] | None = None) -> PaddedSamples:
     """The sample sets side by side, padded to the longest of them; those that cannot be computed with become zeros.
 
-    `of` is the set of each fit, (B,); None is one each.
+    `set_of` is the set of each fit, (B,); None is one each.
     """
     counts = np.diff(sets.offsets)
     width = max(1, int(counts.max()))
     inside = np.arange(width) < counts[:, None]
     given = (sets.x, sets.y, np.ones(len(sets.x)) if sets.weights is None else sets.weights)
-    x, y, weights = (_filled(np.zeros(inside.shape), inside, values) for values in given)
-    if of is not None:
-        x, y, weights = x[of], y[of], weights[of]
-    return _screened(x, y, weights, device)
+    x, y, weights = (_fill(np.zeros(inside.shape), inside, values) for values in given)
+    if set_of is not None:
+        x, y, weights = x[set_of], y[set_of], weights[set_of]
+    return _screen(x, y, weights, device)
 
 
-def _filled(array: Floats, place: NDArray[np.bool_], values: Floats) -> Floats:
-    array[place] = values
+def _fill(array: Floats, where: NDArray[np.bool_], values: Floats) -> Floats:
+    array[where] = values
     return array
 
 
-def _drawn(jobs: pa.RecordBatch, counts: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def _draw(jobs: pa.RecordBatch, counts: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Generated sample sets, one after the other; jobs of about the same count are drawn together."""
     polynomials = jobs["polynomial"]
-    highest_first = ragged(polynomials, int(_list_lengths(polynomials).max()), align_right=True).T
+    highest_first = ragged(polynomials, int(list_lengths(polynomials).max()), align_right=True).T
     seeds, spread, noise = (numbers(jobs[name]) for name in ("samples_seed", "spread", "noise"))
     x, y = np.empty((2, counts.sum()))
     doublings = np.frexp(counts)[1]
@@ -181,16 +182,16 @@ def _drawn(jobs: pa.RecordBatch, counts: NDArray[np.int64]) -> tuple[Floats, Flo
         most = int(counts[these].max())
         drawn = draw_samples(highest_first[:, these], seeds[these].astype(np.int64), spread[these], noise[these], most)
         # A job that asks for fewer than another gets the first of them.
-        inside, place = np.arange(most) < counts[these, None], np.repeat(these, counts)
-        x[place], y[place] = (values.T[inside] for values in drawn)
+        inside, where = np.arange(most) < counts[these, None], np.repeat(these, counts)
+        x[where], y[where] = (values.T[inside] for values in drawn)
     return x, y
 
 
 def ragged(lists: pa.ListArray, width: int, *, align_right: bool = False) -> Floats:
     """A list column as a new array of shape (B, width), padded with zeros; missing values become NaN."""
-    lengths, positions = _list_lengths(lists)[:, None], np.arange(width)
-    place = positions >= width - lengths if align_right else positions < lengths
-    return _filled(np.zeros(place.shape), place, flat(lists))
+    lengths, positions = list_lengths(lists)[:, None], np.arange(width)
+    inside = positions >= width - lengths if align_right else positions < lengths
+    return _fill(np.zeros(inside.shape), inside, flat(lists))
 
 
 def flat(lists: pa.ListArray) -> Floats:
@@ -198,16 +199,12 @@ def flat(lists: pa.ListArray) -> Floats:
     return np.asarray(lists.flatten().to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
-def _list_lengths(lists: pa.ListArray) -> NDArray[np.int64]:
-    return np.asarray(pc.fill_null(pc.list_value_length(lists), 0), dtype=np.int64)
-
-
 def numbers(column: pa.Array) -> NDArray[Any]:
     """A numeric column without missing values as an array."""
     return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
-def _screened(x: Floats, y: Floats, weights: Floats, device: torch.device) -> Samples:
+def _screen(x: Floats, y: Floats, weights: Floats, device: torch.device) -> PaddedSamples:
     """Replace points of weight 0, and sample sets that cannot be computed with, by zeros: no NaN ever enters the batch.
 
     The arrays are overwritten.
@@ -222,4 +219,4 @@ def _screened(x: Floats, y: Floats, weights: Floats, device: torch.device) -> Sa
         for values, _ in ranges:
             values[~valid] = 0.0
     by_point = [torch.from_numpy(values).to(device).T for values in (x, y, weights)]
-    return Samples(by_point[0], by_point[1], by_point[2], torch.from_numpy(~valid).to(device))
+    return PaddedSamples(by_point[0], by_point[1], by_point[2], torch.from_numpy(~valid).to(device))

@@ -1,4 +1,4 @@
-"""What changes with the step: the learning rate's schedule and the corrections of the optimizer, tabulated beforehand.
+"""What changes with the step: the schedule of the learning rate and the corrections of the optimizer, tabulated before.
 
 Fits that agree in the hyperparameters behind a table share one column of it, so that the usual batch, where all agree,
 keeps a few numbers per step and nothing per fit.
@@ -18,36 +18,54 @@ SCHEDULES = ("constant", "cosine", "exponential", "step")
 _RATE = ("schedule", "gamma", "step_size", "steps")
 
 
+class Combinations(NamedTuple):
+    """The U distinct combinations of the hyperparameters behind the schedules of B fits, and which of them each fit has."""
+
+    hyper: Hyper  # arrays of shape (U,)
+    column: NDArray[np.int64]  # (B,)
+
+    @property
+    def width(self) -> int:
+        """U."""
+        return len(self.hyper["gamma"])
+
+    def take(self, fits: slice | NDArray[np.int64]) -> Combinations:
+        """Those of some of the fits, in the same order."""
+        if self.width == 1:
+            return Combinations(self.hyper, self.column[fits])
+        used, column = np.unique(self.column[fits], return_inverse=True)
+        return Combinations({name: values[used] for name, values in self.hyper.items()}, column)
+
+
 class Schedule(NamedTuple):
     """Tables of the U distinct schedules of a batch, and which of them each fit follows."""
 
     #: float64 of shape (S, C, U): the factor of the learning rate, then the columns of the optimizer.
     table: torch.Tensor
     #: (B,) int64, None when there is one for all.
-    place: torch.Tensor | None
+    column: torch.Tensor | None
 
 
-def distinct(optimizer: str, hyper: Hyper) -> tuple[Hyper, NDArray[np.int64]]:
-    """The distinct combinations of what a schedule depends on, arrays of shape (U,), and each fit's place among them."""
+def combine(optimizer: str, hyper: Hyper) -> Combinations:
+    """Find the distinct combinations of what the schedules of these fits depend on."""
     names = [*_RATE, *OPTIMIZERS[optimizer].scheduled]
     # Only a cosine depends on where the descent ends; others must not be told apart by it.
     values = {**hyper, "steps": np.where(hyper["schedule"] == SCHEDULES.index("cosine"), hyper["steps"], 0)}
     rows = np.stack([np.asarray(values[name], dtype=np.float64) for name in names])
     if (rows == rows[:, :1]).all():  # the usual batch, spared the sorting
-        return dict(zip(names, rows[:, :1], strict=True)), np.zeros(rows.shape[1], dtype=np.int64)
-    combinations, place = np.unique(rows, axis=1, return_inverse=True)
-    return dict(zip(names, combinations, strict=True)), place.reshape(-1)
+        return Combinations(dict(zip(names, rows[:, :1], strict=True)), np.zeros(rows.shape[1], dtype=np.int64))
+    distinct, column = np.unique(rows, axis=1, return_inverse=True)
+    return Combinations(dict(zip(names, distinct, strict=True)), column.reshape(-1))
 
 
-def tabulated(optimizer: str, hyper: Hyper, steps: int, device: torch.device) -> Schedule:
+def tabulate(optimizer: str, combinations: Combinations, steps: int, device: torch.device) -> Schedule:
     """The schedule of a batch for steps 1 .. `steps`."""
-    combinations, place = distinct(optimizer, hyper)
+    hyper, width = combinations.hyper, combinations.width
     t = np.arange(1, steps + 1, dtype=np.float64)[:, None]
-    columns = [_rate_factor(t - 1.0, combinations), *OPTIMIZERS[optimizer].schedule(t, combinations)]
-    width = len(combinations["gamma"])
+    columns = [_rate_factor(t - 1.0, hyper), *OPTIMIZERS[optimizer].schedule(t, hyper)]
     table = np.stack([np.broadcast_to(column, (steps, width)) for column in columns], axis=1)
-    shared = width == 1
-    return Schedule(torch.from_numpy(table).to(device), None if shared else torch.from_numpy(place).to(device))
+    column = None if width == 1 else torch.from_numpy(combinations.column).to(device)
+    return Schedule(torch.from_numpy(table).to(device), column)
 
 
 def _rate_factor(t: Floats, hyper: Hyper) -> Floats:

@@ -10,7 +10,7 @@ from torch import Tensor
 from fitq_worker.engine.basis import FACTORS, multiply_upper, solve_upper
 from fitq_worker.engine.losses import Quadratic, Sampled
 from fitq_worker.engine.reduction import Points, Reduced, coordinates
-from fitq_worker.engine.ridge import Penalised, penalised
+from fitq_worker.engine.ridge import RidgeSystem, add_ridge
 
 
 class Space(NamedTuple):
@@ -40,7 +40,7 @@ class Space(NamedTuple):
         return torch.cat([coefficients[:1] - self.offset, coefficients[1:]]) / self.unit
 
 
-def space_of(basis: str, reduced: Reduced, unit: Tensor, offset: Tensor) -> Space:
+def choose_space(basis: str, reduced: Reduced, unit: Tensor, offset: Tensor) -> Space:
     """Targets are (y - offset) / unit in every basis but raw powers, which are the notebook's own coordinates."""
     factor = FACTORS[basis](reduced) if basis in FACTORS else None
     if basis == "power":
@@ -48,29 +48,29 @@ def space_of(basis: str, reduced: Reduced, unit: Tensor, offset: Tensor) -> Spac
     return Space(factor, unit, offset)
 
 
-def quadratic(space: Space, reduced: Reduced, penalty: Penalised | None) -> Quadratic:
+def quadratic_problem(space: Space, reduced: Reduced, penalty: RidgeSystem | None) -> Quadratic:
     """The mean of squares, and the penalty where there is one, in these coordinates, float64."""
     size, batch = reduced.target.shape
     if penalty is not None:
         return Quadratic(_upper_rows(penalty.factor, size), penalty.target, penalty.floor)
     factor = reduced.target.new_empty(0, batch) if space.factor is None else _upper_rows(space.factor, size)
-    return Quadratic(factor, *_place_of_optimum(space, reduced))
+    return Quadratic(factor, *_optimum_and_floor(space, reduced))
 
 
-def ridge_system(space: Space, reduced: Reduced, ridge: Tensor) -> Penalised:
+def ridge_system(space: Space, reduced: Reduced, ridge: Tensor) -> RidgeSystem:
     """The least-squares system of these coordinates with a ridge, (B,), float64."""
     identity = torch.eye(len(reduced.target), dtype=ridge.dtype, device=ridge.device)[:, :, None]
     factor = identity.expand(-1, -1, len(ridge)) if space.factor is None else space.factor
-    return penalised(factor, *_place_of_optimum(space, reduced), ridge)
+    return add_ridge(factor, *_optimum_and_floor(space, reduced), ridge)
 
 
-def _place_of_optimum(space: Space, reduced: Reduced) -> tuple[Tensor, Tensor]:
+def _optimum_and_floor(space: Space, reduced: Reduced) -> tuple[Tensor, Tensor]:
     """d and c of |R w - d|^2 + c in these coordinates."""
     ratio = reduced.scale / space.unit
     return space.in_own_units(coordinates(reduced)), reduced.floor * ratio * ratio
 
 
-def sampled(space: Space, points: Points, width: Tensor, curvature: Tensor, ridge: Tensor) -> Sampled:
+def sampled_problem(space: Space, points: Points, width: Tensor, curvature: Tensor, ridge: Tensor) -> Sampled:
     """The residuals in these coordinates, float64; the rest is (B,), as in `Sampled`."""
     columns = points.basis if space.factor is None else _columns(points.basis, space.factor)
     inside = points.weights > 0

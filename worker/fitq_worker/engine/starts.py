@@ -22,11 +22,11 @@ class Starts(NamedTuple):
 
     w: Tensor  # (P, S) float64, coefficients in the space
     turn: Tensor  # (S,) int32, which start of its fit it is
-    #: (S,) the fit that each belongs to; None is one for each.
+    #: (S,) the fit that each belongs to; None where each fit has one start.
     fit: NDArray[np.int64] | None
 
 
-def starting_points(jobs: pa.RecordBatch, reduced: Reduced, space: Space, optimum: Tensor) -> Starts:
+def draw_starts(jobs: pa.RecordBatch, reduced: Reduced, space: Space, optimum: Tensor) -> Starts:
     """All starts of the jobs: the first is the job's `init` or drawn, the others are drawn; `optimum` is (P, B)."""
     device, size = optimum.device, len(optimum)
     restarts = numbers(jobs["restarts"])
@@ -34,9 +34,9 @@ def starting_points(jobs: pa.RecordBatch, reduced: Reduced, space: Space, optimu
     turn = np.arange(len(fit)) - np.repeat(np.cumsum(restarts) - restarts, restarts)
     w = torch.from_numpy(normals(numbers(jobs["seed"]).astype(np.int64)[fit], START + turn, size)).to(device)
     first = torch.from_numpy(turn == 0).to(device)
-    own, exact = np.asarray(jobs["init"].is_valid()), numbers(jobs["init_exact"]).astype(bool)
-    if own.any():
-        w[:, first] = torch.where(torch.from_numpy(own).to(device), _given(jobs, reduced, space), w[:, first])
+    given, exact = np.asarray(jobs["init"].is_valid()), numbers(jobs["init_exact"]).astype(bool)
+    if given.any():
+        w[:, first] = torch.where(torch.from_numpy(given).to(device), _given(jobs, reduced, space), w[:, first])
     if exact.any():
         w[:, first] = torch.where(torch.from_numpy(exact).to(device), optimum, w[:, first])
     alone = len(fit) == len(jobs)
@@ -49,7 +49,7 @@ def _given(jobs: pa.RecordBatch, reduced: Reduced, space: Space) -> Tensor:
     return space.from_orthonormal(multiply_upper(powers_of_x(reduced), raw))
 
 
-def lowest(values: NDArray[Any], fit: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Place of the lowest of the values of each fit, the first of equals; one that is not finite comes last."""
+def find_lowest(values: NDArray[Any], fit: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Index of the lowest of the values of each fit, the first of equals; one that is not finite comes last."""
     order = np.lexsort((np.where(np.isfinite(values), values, np.inf), fit))
     return order[np.unique(fit[order], return_index=True)[1]]

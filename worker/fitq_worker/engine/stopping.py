@@ -54,20 +54,20 @@ class Progress(NamedTuple):
     best: Tensor  # (B,) the lowest loss
     reference: Tensor  # (B,) the loss that must be undercut by the share `ftol`
     since: Tensor  # (B,) int32, the step that it was reached at
-    made: Tensor  # (B,) int32, steps until the end
+    steps_made: Tensor  # (B,) int32, until the end
     end: Tensor  # (B,) int8, of `End`
 
 
-def at_start(w: Tensor, steps: Tensor) -> Progress:
-    """Nothing has been seen yet."""
+def begin_progress(w: Tensor, steps: Tensor) -> Progress:
+    """The progress before anything has been seen."""
     infinite = torch.full_like(w[0], torch.inf)
     return Progress(w, infinite, infinite, torch.zeros_like(steps), steps, torch.zeros_like(steps, dtype=torch.int8))
 
 
-def looked_at(
+def update_progress(
     progress: Progress, criteria: Criteria, w: Tensor, loss: Tensor, gradient: Tensor | None, step: Tensor
 ) -> Progress:
-    """Progress after a look at w, (P, B), with its loss, (B,), and gradient, (P, B); `step` is (B,) int32.
+    """The progress after a look at w, (P, B), with its loss, (B,), and gradient, (P, B); `step` is (B,) int32.
 
     A look at a fit that has ended, or a second one at the same w, changes nothing.
     """
@@ -85,6 +85,6 @@ def looked_at(
         torch.where(better, loss, progress.best),
         torch.where(fallen, loss, progress.reference),
         since,
-        torch.where(running & (end != End.LAST_STEP), step, progress.made),
+        torch.where(running & (end != End.LAST_STEP), step, progress.steps_made),
         end,
     )

@@ -21,12 +21,12 @@ class Traces(NamedTuple):
     losses: Tensor  # (T, B) float32
     exponent: NDArray[np.int16]  # (B,)
 
-    def taken(self, at: NDArray[np.int64]) -> Traces:
-        """Those of some fits."""
-        return Traces(self.losses[:, torch.from_numpy(at).to(self.losses.device)], self.exponent[at])
+    def take(self, fits: NDArray[np.int64]) -> Traces:
+        """The traces of some fits."""
+        return Traces(self.losses[:, torch.from_numpy(fits).to(self.losses.device)], self.exponent[fits])
 
 
-def scaled(losses: Tensor, unit: Tensor) -> Traces:
+def scale(losses: Tensor, unit: Tensor) -> Traces:
     """The losses (T, B) of a descent, times `unit`, (B,) float64, so that the first of each fit is about 1."""
     units = unit.cpu().numpy()
     first = losses[0].double().cpu().numpy() * units if len(losses) else units
@@ -36,7 +36,7 @@ def scaled(losses: Tensor, unit: Tensor) -> Traces:
     return Traces((losses * factor).float(), exponent.astype(np.int16))
 
 
-def side_by_side(parts: list[Traces]) -> Traces:
+def join_traces(parts: list[Traces]) -> Traces:
     """Traces of tiles next to each other, padded with NaN to the longest."""
     longest = max(len(part.losses) for part in parts)
     losses = [part.losses for part in parts]
@@ -50,7 +50,7 @@ def no_traces(jobs: int) -> Traces:
     return Traces(torch.empty(0, jobs), np.zeros(jobs, dtype=np.int16))
 
 
-def recorded(trace: str, steps: NDArray[np.int32]) -> tuple[list[int], NDArray[np.int64] | None]:
+def find_recorded(trace: str, steps: NDArray[np.int32]) -> tuple[list[int], NDArray[np.int64] | None]:
     """Steps that any of the fits records and, unless it is the same for all, where in them each fit's are: (T, B).
 
     Fits with shorter traces repeat their last entry.

@@ -7,11 +7,11 @@ from typing import Any
 from torch import Tensor
 
 
-def taken(tree: Any, at: Tensor | slice) -> Any:
-    """The same tuples of tensors with these places of the last axis of every tensor; what is no tensor stays."""
+def take(tree: Any, indices: Tensor | slice) -> Any:
+    """The same tuples of tensors with these indices of the last axis of every tensor; anything else stays."""
     if isinstance(tree, Tensor):
-        return tree[..., at].contiguous()
+        return tree[..., indices].contiguous()
     if not isinstance(tree, tuple):
         return tree
-    parts = [taken(part, at) for part in tree]
+    parts = [take(part, indices) for part in tree]
     return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
