@@ -22,7 +22,7 @@ from fitq.submitting.planner import plan
 from fitq_shared import queue
 from fitq_shared.jobs import frames
 from fitq_shared.settings import Settings
-from fitq_shared.store.connection import connected
+from fitq_shared.store.connection import connect
 from fitq_shared.store.fitting import Commit, FittingStore
 from fitq_shared.store.payload import payload_of
 from fitq_shared.store.submitting import SubmittingStore
@@ -132,7 +132,7 @@ def _publishing(settings: Settings) -> Iterator[Celery]:
         yield app
     finally:
         app.close()
-        client = connected(settings)
+        client = connect(settings)
         found = list(client.scan_iter(f"{_NAMESPACE}:*", _PAGE))
         for first in range(0, len(found), _PAGE):
             client.unlink(*found[first : first + _PAGE])

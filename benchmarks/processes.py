@@ -16,7 +16,7 @@ import psutil
 
 from fitq.local import LocalFleet, local_fleet
 from fitq_shared.settings import Settings
-from fitq_shared.store.connection import connected
+from fitq_shared.store.connection import connect
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -103,7 +103,7 @@ def small_fleet() -> Iterator[LocalFleet]:
     try:
         with local_fleet("cpu") as fleet:
             os.sched_setaffinity(0, cores)
-            redis = connected(fleet.settings)
+            redis = connect(fleet.settings)
             for name, value in _DURABLE.items():
                 redis.config_set(name, value)
             yield fleet

@@ -12,7 +12,7 @@ from pyarrow import parquet
 from redis import Redis
 
 from fitq.local import LocalFleet
-from fitq_shared.store.connection import connected
+from fitq_shared.store.connection import connect
 from fitq_shared.store.submitting import SubmittingStore
 
 #: Rare enough not to take time from what is measured.
@@ -37,7 +37,7 @@ def run(source: Source, fleet: LocalFleet, folder: Path) -> Ran:
     Raises:
         RuntimeError: a command failed, or a file has not one row a job.
     """
-    client, standing = connected(fleet.settings), standing_processes(fleet)
+    client, standing = connect(fleet.settings), standing_processes(fleet)
     for tree in standing.values():
         tree.forget_peak()
     before = {name: tree.cpu_seconds() for name, tree in standing.items()}
@@ -60,7 +60,7 @@ def run(source: Source, fleet: LocalFleet, folder: Path) -> Ran:
 
 def standing_processes(fleet: LocalFleet) -> dict[str, Tree]:
     """The processes that are there before a submission and after it."""
-    return {"worker": Tree(fleet.worker.pid), "server": Tree(_information(connected(fleet.settings))["process_id"])}
+    return {"worker": Tree(fleet.worker.pid), "server": Tree(_information(connect(fleet.settings))["process_id"])}
 
 
 def _started(source: Source, fleet: LocalFleet, folder: Path) -> tuple[str, dict[str, Command]]:

@@ -53,13 +53,13 @@ class JobError(InputError):
         self.rule, self.field, self.value, self.job, self.place = rule, field, value, job, place
         super().__init__(self._text())
 
-    def at(self, place: str | None, job: str | None = None) -> JobError:
+    def with_place(self, place: str | None, job: str | None = None) -> JobError:
         """The same error with the place and the job filled in where they were not known before."""
         return JobError(self.rule, field=self.field, value=self.value, job=self.job or job, place=self.place or place)
 
     def _text(self) -> str:
         where = [text for text in (self.place, f"job {self.job!r}" if self.job else None) if text]
-        what = f"{self.field} = {_shortened(self.value)}: " if self.field else ""
+        what = f"{self.field} = {_shorten(self.value)}: " if self.field else ""
         return ": ".join([*where, f"{what}{self.rule}"])
 
 
@@ -135,7 +135,7 @@ class MissingDependency(FitqError):
     """An optional package is needed; the text has the command that installs it."""
 
 
-def _shortened(value: object, limit: int = 80) -> str:
+def _shorten(value: object, limit: int = 80) -> str:
     # A list of ten million numbers is not written out for the first few.
     text = repr(value[:limit] if isinstance(value, list) else value)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fitq_shared.settings import Settings
-from fitq_shared.store.connection import translated_errors
+from fitq_shared.store.connection import translate_errors
 from fitq_shared.store.keys import broker_prefix
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _translated_errors(app: Celery) -> Iterator[None]:
     """Unwrap the errors of the Redis client, which kombu wraps in its own, and translate them as the store does."""
     from kombu.exceptions import BatchPublishError, OperationalError
 
-    with translated_errors(app.conf.broker_url):
+    with translate_errors(app.conf.broker_url):
         try:
             yield
         except (BatchPublishError, OperationalError) as error:

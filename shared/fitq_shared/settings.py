@@ -54,7 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return {PREFIX + name.upper(): str(value) for name, value in msgspec.structs.asdict(self).items()}
 
 
-def masked(url: str) -> str:
+def mask_password(url: str) -> str:
     """`url` with the password replaced by `***`, fit for messages and logs."""
     parts = urlsplit(url)
     if not parts.password:

@@ -75,7 +75,7 @@ def test_a_submission_is_closed_and_its_chunks_are_enqueued(
 
 def test_a_large_submission_goes_to_a_bulk_lane(client: Client, store: SubmittingStore, redis_client: redis.Redis) -> None:
     """One more job than an interactive submission may have."""
-    submission = client.submit(readers.generated([1.0], queue.INTERACTIVE_JOBS + 1))
+    submission = client.submit(readers.from_recipe([1.0], queue.INTERACTIVE_JOBS + 1))
     assert messages(store, redis_client) == {queue.lane_of(submission.id, None): 1}
 
 
@@ -115,7 +115,7 @@ def test_a_deleted_submission_is_gone(client: Client) -> None:
 def broken(after: int, error: BaseException) -> Iterator[pa.RecordBatch]:
     """Batches enough for `after` chunks, then `error`."""
     if after:
-        yield from readers.generated([1.0], after * 8192)
+        yield from readers.from_recipe([1.0], after * 8192)
     raise error
 
 
@@ -195,9 +195,9 @@ def test_a_server_that_dies_in_the_middle_leaves_nothing_that_looks_whole(restar
     """What could not be deleted then is still open: nobody takes it for complete."""
 
     def batches() -> Iterator[pa.RecordBatch]:
-        yield from readers.generated([1.0], 2 * 8192)
+        yield from readers.from_recipe([1.0], 2 * 8192)
         restartable.kill()
-        yield from readers.generated([1.0], 8192)
+        yield from readers.from_recipe([1.0], 8192)
 
     client = Client(restartable.settings)
     with pytest.raises(ServerUnreachable):

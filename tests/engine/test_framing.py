@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from fitq.results.traces import labelled
+from fitq.results.traces import label_steps
 from fitq_shared.jobs.fields import Basis, Dtype
 from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob
@@ -87,7 +87,7 @@ def test_traces_hold_losses_of_any_scale(basis: Basis, dtype: Dtype) -> None:
         rate = 0.3 * 2.0**power if basis == "power" else 0.3
         job = FitJob(x=x.tolist(), y=(y * 2.0**power).tolist(), basis=basis, dtype=dtype, steps=80, trace="full", lr=rate)
         fitted = fit(jobs_batch([msgspec.structs.replace(job, init="exact").checked()]), path="eager")
-        (result,), (trace,) = fitted.results.to_pylist(), labelled(fitted.traces).to_pylist()
+        (result,), (trace,) = fitted.results.to_pylist(), label_steps(fitted.traces).to_pylist()
 
         assert len(trace["loss"]) == 81
         assert trace["loss"][0] == pytest.approx(result["initial_loss"], rel=1e-6)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fitq_shared.jobs.columns import replace_columns
 from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob
-from fitq_shared.jobs.points import unfit
+from fitq_shared.jobs.points import find_unfit
 from fitq_worker.engine.invalid import messages
 from fitq_worker.engine.samples import SampleSets, pad, sample_sets, tile_sets
 
@@ -76,7 +76,7 @@ def test_a_set_is_invalid_exactly_where_a_point_is_unfit(points: list[tuple[floa
 
     invalid = pad(sets, torch.device("cpu")).invalid.item()
 
-    assert invalid == unfit(x, y, sets.weights).any()
+    assert invalid == find_unfit(x, y, sets.weights).any()
     assert not invalid or messages(sets, np.array([0]), [None])
 
 

@@ -96,7 +96,7 @@ def test_diverging_fit_is_stopped() -> None:
     assert np.isfinite(losses[-1])
 
 
-def mixed() -> list[FitJob]:
+def mixed_jobs() -> list[FitJob]:
     """Criteria, limits and restarts of all kinds, so that the batch is made smaller several times."""
     criteria: list[dict[str, Any]] = [
         {}, {"ftol": 1e-2, "patience": 20}, {"gtol": 1e-2}, {"ftol": 1e-4, "gtol": 1e-6}, {"steps": 33}, {"steps": 700},
@@ -116,7 +116,7 @@ def mixed() -> list[FitJob]:
 @pytest.mark.parametrize("ridge", [0.0, 0.2])
 def test_stopping_and_compaction_do_not_depend_on_the_batch(loss: Loss, ridge: float) -> None:
     """Alone, in a batch, in the reverse order: the same bits, whoever else has ended when."""
-    fields = [{name: getattr(job, name) for name in job.__struct_fields__} for job in mixed()]
+    fields = [{name: getattr(job, name) for name in job.__struct_fields__} for job in mixed_jobs()]
     jobs = [FitJob(**{**own, "loss": loss, "ridge": ridge}).checked() for own in fields]
 
     together = rows(jobs)
@@ -128,7 +128,7 @@ def test_stopping_and_compaction_do_not_depend_on_the_batch(loss: Loss, ridge: f
 
 def test_compiled_blocks_stop_as_eager_ones_do() -> None:
     """The same bits with stopping, restarts and ridge."""
-    jobs = jobs_batch([job.checked() for job in mixed()])
+    jobs = jobs_batch([job.checked() for job in mixed_jobs()])
 
     assert fit(jobs, path="compiled").results.equals(fit(jobs, path="eager").results)
     assert fit(jobs, path="compiled").traces.equals(fit(jobs, path="eager").traces)

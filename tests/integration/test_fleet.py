@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from fitq import Client
-from fitq.readers import from_jobs, generated
+from fitq.readers import from_jobs, from_recipe
 from fitq_shared.jobs.frames import decode, encode
 from fitq_shared.jobs.rows import Rows
 from fitq_shared.jobs.schemas import SETS_SCHEMA, Status
@@ -277,7 +277,7 @@ def test_a_single_job_does_not_wait_for_a_bulk_submission(
 ) -> None:
     """It is finished while the bulk submission, which was queued first, is not."""
     client = Client(settings)
-    bulk = client.submit(generated([1, 2, 3], 3000, defaults={"degree": 7, "loss": "huber", "steps": 500}))
+    bulk = client.submit(from_recipe([1, 2, 3], 3000, defaults={"degree": 7, "loss": "huber", "steps": 500}))
     single = client.submit([{"polynomial": [1, 2, 3], "steps": 20}])
     fleet = start_fleet(settings)
     fleet.wait_until_finished(single.id)

@@ -7,7 +7,7 @@ import pytest
 
 from fitq_shared.errors import SettingsError
 from fitq_shared.queue import BULK_LANES, INTERACTIVE_JOBS, INTERACTIVE_LANE, lane_of
-from fitq_shared.settings import Settings, masked
+from fitq_shared.settings import Settings, mask_password
 from fitq_shared.store import keys
 
 
@@ -57,7 +57,7 @@ def test_a_value_that_does_not_convert_names_the_variable(text: str) -> None:
 )
 def test_a_password_is_masked(url: str, shown: str) -> None:
     """Everything else of the URL stays."""
-    assert masked(url) == shown
+    assert mask_password(url) == shown
 
 
 def test_keys_of_a_submission_share_a_slot_and_begin_with_the_namespace() -> None:

@@ -51,7 +51,7 @@ def main() -> None:
 def start(device: str, processes: int | None) -> None:
     """Start worker processes and look after them until TERM or Ctrl-C."""
     from fitq_shared.queue import LANES
-    from fitq_shared.settings import Settings, masked
+    from fitq_shared.settings import Settings, mask_password
     from fitq_worker.fleet.devices import choose_devices, cuda_devices
     from fitq_worker.fleet.logs import configure_logging
     from fitq_worker.fleet.supervisor import supervise
@@ -60,7 +60,9 @@ def start(device: str, processes: int | None) -> None:
     devices = choose_devices(device, cuda_devices())
     configure_logging()
     names = "; ".join(f"{each.name} ({each.description})" for each in devices)
-    click.echo(f"fitq-worker {__version__}: {names}; {masked(settings.redis_url)}; lanes {', '.join(LANES)}", err=True)
+    click.echo(
+        f"fitq-worker {__version__}: {names}; {mask_password(settings.redis_url)}; lanes {', '.join(LANES)}", err=True
+    )
     sys.exit(supervise(settings, devices, processes))
 
 

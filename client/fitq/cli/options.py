@@ -149,11 +149,11 @@ def jobs_from(options: dict[str, Any]) -> Inputs:
         samples = Samples(**{field: given[name] for name, field in _SAMPLES_OPTIONS.items() if name in given})
         text = ",".join(f"{coefficient:g}" for coefficient in given["polynomial"])
         recipe = given["polynomial"], given.get("count", 1), samples, given.get("seed", 0), defaults | overrides
-        return Inputs(readers.generated(*recipe), f"polynomial {text}", defaults, counts)
+        return Inputs(readers.from_recipe(*recipe), f"polynomial {text}", defaults, counts)
     defaults_from_mapping(defaults | overrides, "command line")
     columns = readers.Columns(*(options[name] for name in _CSV_OPTIONS)) if given.keys() & set(_CSV_OPTIONS) else None
-    asked = readers.Asked(overrides, options["tag"], options["tags"], counts)
-    return Inputs(readers.from_file(given["input"], columns, defaults, asked), given["input"], defaults, counts)
+    instructions = readers.Instructions(overrides, options["tag"], options["tags"], counts)
+    return Inputs(readers.from_file(given["input"], columns, defaults, instructions), given["input"], defaults, counts)
 
 
 def _check_usage(options: dict[str, Any]) -> None:

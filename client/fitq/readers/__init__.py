@@ -11,19 +11,19 @@ from pathlib import Path
 import pyarrow as pa
 
 from fitq.readers.arrow_ipc import from_arrow
-from fitq.readers.asked import NOTHING, Asked
 from fitq.readers.batches import from_jobs
 from fitq.readers.csv_table import Columns
-from fitq.readers.generated import generated
+from fitq.readers.instructions import NO_INSTRUCTIONS, Instructions
 from fitq.readers.jsonl import from_jsonl
 from fitq.readers.long_csv import from_csv
 from fitq.readers.npz import from_npz
 from fitq.readers.parquet import from_parquet
+from fitq.readers.recipe import from_recipe
 from fitq_shared.errors import FileError, InputError
 
 __all__ = [
-    "Asked",
     "Columns",
+    "Instructions",
     "from_arrow",
     "from_csv",
     "from_file",
@@ -31,7 +31,7 @@ __all__ = [
     "from_jsonl",
     "from_npz",
     "from_parquet",
-    "generated",
+    "from_recipe",
 ]
 
 #: Suffix of a file that holds one job a row or line -> its reader.
@@ -51,12 +51,12 @@ def from_file(
     path: str | Path,
     columns: Columns | None = None,
     defaults: Mapping[str, object] | None = None,
-    asked: Asked = NOTHING,
+    instructions: Instructions = NO_INSTRUCTIONS,
 ) -> Iterator[pa.RecordBatch]:
     """Jobs of a file by its suffix; `-` is JSONL on standard input.
 
     `columns` name the columns of a CSV. `defaults` are values of FitJob's fields for the jobs that do not give them;
-    `asked` has values that override what jobs give, and names the columns that are tags.
+    `instructions` have values that override what jobs give, and name the columns that are tags.
 
     Raises:
         FileError: missing, empty, unreadable or of an unknown format.
@@ -68,7 +68,7 @@ def from_file(
     if suffix == ".csv":
         if columns is None:
             raise InputError(f"{path}: which columns? a CSV needs --group, --x and --y (from Python: Columns)")
-        return from_csv(path, columns, defaults, asked)
+        return from_csv(path, columns, defaults, instructions)
     if columns is not None:
         raise InputError(f"{path}: --group, --x, --y and --weights name the columns of a CSV, and this is none")
-    return _READERS[suffix](path, defaults, asked)
+    return _READERS[suffix](path, defaults, instructions)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from fitq.readers.asked import NOTHING, Asked
 from fitq.readers.columnar import field_names, from_tables
-from fitq.readers.files import empty, opened, row_of, unreadable
+from fitq.readers.files import empty_file, open_input, row_of, translate_errors
+from fitq.readers.instructions import NO_INSTRUCTIONS, Instructions
 
 _FILE_MAGIC = b"ARROW1"
 
 
 def from_arrow(
-    path: str | Path, defaults: Mapping[str, object] | None = None, asked: Asked = NOTHING
+    path: str | Path, defaults: Mapping[str, object] | None = None, instructions: Instructions = NO_INSTRUCTIONS
 ) -> Iterator[pa.RecordBatch]:
     """Jobs of an Arrow IPC file or stream; `defaults` fill the fields a row does not give (null).
 
@@ -24,21 +24,24 @@ def from_arrow(
         InputError: a column is no field of FitJob and no tag.
         JobError: the first row that is no job, as `file:row N`, from 1.
     """
-    return from_tables(_batches(path, asked), row_of(path), defaults, asked)
+    return from_tables(_batches(path, instructions), row_of(path), defaults, instructions)
 
 
-def _batches(path: str | Path, asked: Asked) -> Iterator[pa.RecordBatch]:
-    with opened(path) as file:
+def _batches(path: str | Path, instructions: Instructions) -> Iterator[pa.RecordBatch]:
+    with open_input(path) as file:
         is_file = file.read(len(_FILE_MAGIC)) == _FILE_MAGIC
     rows = 0
-    with unreadable(path, "Arrow IPC file"), pa.memory_map(str(path)) as mapped:  # mapped: a batch may be the whole file
+    with (
+        translate_errors(path, "Arrow IPC file"),
+        pa.memory_map(str(path)) as mapped,
+    ):  # mapped: a batch may be the whole file
         for batch in _file(mapped) if is_file else pa.ipc.open_stream(mapped):
-            batch = batch.select(field_names(str(path), batch.schema.names, asked))
+            batch = batch.select(field_names(str(path), batch.schema.names, instructions))
             batch.validate(full=True)
             rows += batch.num_rows
             yield batch
     if rows == 0:
-        raise empty(path, "one job a row")
+        raise empty_file(path, "one job a row")
 
 
 def _file(mapped: pa.NativeFile) -> Iterator[pa.RecordBatch]:

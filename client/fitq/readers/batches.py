@@ -22,10 +22,10 @@ def from_jobs(jobs: Iterable[FitJob | Mapping[str, object]]) -> Iterator[pa.Reco
     Raises:
         JobError: the first job that breaks a rule, named by its position.
     """
-    return unique(in_batches(_checked(job, _position(number)) for number, job in enumerate(jobs)), _position)
+    return unique(batch_jobs(_check(job, _position(number)) for number, job in enumerate(jobs)), _position)
 
 
-def in_batches(jobs: Iterable[FitJob], first: int = 0) -> Iterator[pa.RecordBatch]:
+def batch_jobs(jobs: Iterable[FitJob], first: int = 0) -> Iterator[pa.RecordBatch]:
     """Checked jobs as record batches, numbered from `first`; what `jobs` raises comes after the jobs before it."""
     batch: list[FitJob] = []
     samples = 0
@@ -45,7 +45,7 @@ def in_batches(jobs: Iterable[FitJob], first: int = 0) -> Iterator[pa.RecordBatc
         yield jobs_batch(batch, first)
 
 
-def _checked(job: object, place: str) -> FitJob:
+def _check(job: object, place: str) -> FitJob:
     if isinstance(job, Mapping):
         return job_from_mapping(job, place)
     if not isinstance(job, FitJob):
@@ -53,7 +53,7 @@ def _checked(job: object, place: str) -> FitJob:
     try:
         return job.checked()
     except JobError as error:
-        raise error.at(place) from None
+        raise error.with_place(place) from None
 
 
 def _position(number: int) -> str:

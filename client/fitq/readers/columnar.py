@@ -17,13 +17,13 @@ import pyarrow as pa
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from fitq.readers.asked import NOTHING, Asked, settled
-from fitq.readers.batches import BATCH_JOBS, BATCH_SAMPLES, in_batches
-from fitq.readers.completed import completed
-from fitq.readers.places import Point, placed
+from fitq.readers.batches import BATCH_JOBS, BATCH_SAMPLES, batch_jobs
+from fitq.readers.defaults import fill_defaults
+from fitq.readers.instructions import NO_INSTRUCTIONS, Instructions, apply_instructions
+from fitq.readers.places import Point, add_places
 from fitq.readers.unique import unique
 from fitq_shared.errors import InputError, JobError
-from fitq_shared.jobs.column_rules import certain
+from fitq_shared.jobs.column_rules import obey_rules
 from fitq_shared.jobs.columns import list_lengths, replace_columns
 from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob, defaults_from_mapping, job_from_mapping
@@ -37,27 +37,29 @@ def from_tables(
     tables: Iterable[pa.RecordBatch],
     place: Callable[[int], str],
     defaults: Mapping[str, object] | None = None,
-    asked: Asked = NOTHING,
+    instructions: Instructions = NO_INSTRUCTIONS,
     point: Point | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The jobs of `tables`, whose columns are named like the fields of FitJob and the same in all; null is not given.
 
     `place` names the position of a job, from 0, and `point` that of a point where it is another; `defaults` fill the
-    fields that a row does not give, and `asked` is for all rows.
+    fields that a row does not give, and `instructions` are for all rows.
 
     Raises:
         JobError: the first row that is no job, or has an id that occurred before.
     """
     # Columns that are overridden give nothing, and the overrides fill what is not given.
-    tables, defaults = iter(tables), {**(defaults or {}), **asked.overrides}
+    tables, defaults = iter(tables), {**(defaults or {}), **instructions.overrides}
     if (first := next(tables, None)) is None:
         return
-    jobs = placed(_jobs(chain([first], tables), place, defaults, asked), point or (lambda position, _: place(position)))
+    jobs = add_places(
+        _jobs(chain([first], tables), place, defaults, instructions), point or (lambda position, _: place(position))
+    )
     # Where no row gives an id, ids are positions.
     yield from unique(jobs, place) if "id" in first.schema.names or "id" in defaults else jobs
 
 
-def field_names(source: str, names: Sequence[str], asked: Asked = NOTHING) -> list[str]:
+def field_names(source: str, names: Sequence[str], instructions: Instructions = NO_INSTRUCTIONS) -> list[str]:
     """The names of columns that are fields of FitJob or tags.
 
     An index that pandas has stored beside them is none, unless it is named as a tag.
@@ -66,9 +68,9 @@ def field_names(source: str, names: Sequence[str], asked: Asked = NOTHING) -> li
         InputError: another name is neither, or a tag a field, or one occurs twice.
     """
     known = FitJob.__struct_fields__
-    names = [name for name in names if name in asked.tags or not _PANDAS_INDEX.fullmatch(name)]
-    asked.check_tags(source, names)
-    tags = asked.tag_columns(names)
+    names = [name for name in names if name in instructions.tags or not _PANDAS_INDEX.fullmatch(name)]
+    instructions.check_tags(source, names)
+    tags = instructions.tag_columns(names)
     if unknown := [name for name in names if name not in known and name not in tags]:
         raise InputError(
             f"{source}: {', '.join(unknown)}: no such field; known are {', '.join(known)}. Results carry other columns "
@@ -81,7 +83,9 @@ def field_names(source: str, names: Sequence[str], asked: Asked = NOTHING) -> li
     return names
 
 
-def doubted(jobs: pa.RecordBatch, certainly: NDArray[np.bool_], by_row: Callable[[int], FitJob]) -> Iterator[pa.RecordBatch]:
+def check_doubtful_rows(
+    jobs: pa.RecordBatch, certainly: NDArray[np.bool_], by_row: Callable[[int], FitJob]
+) -> Iterator[pa.RecordBatch]:
     """A batch of JOB_SCHEMA in which `by_row` decides about the rows that are not certain.
 
     `by_row` returns the job of a row or raises a JobError; the rows before that one come first.
@@ -91,26 +95,26 @@ def doubted(jobs: pa.RecordBatch, certainly: NDArray[np.bool_], by_row: Callable
         try:
             job = by_row(row)
         except JobError:
-            yield from _merged(jobs.slice(0, row), certainly[:row], accepted)
+            yield from _merge(jobs.slice(0, row), certainly[:row], accepted)
             raise
         accepted.append(job)
-    yield from _merged(jobs, certainly, accepted)
+    yield from _merge(jobs, certainly, accepted)
 
 
 def _jobs(
-    tables: Iterable[pa.RecordBatch], place: Callable[[int], str], defaults: Mapping[str, object], asked: Asked
+    tables: Iterable[pa.RecordBatch], place: Callable[[int], str], defaults: Mapping[str, object], instructions: Instructions
 ) -> Iterator[pa.RecordBatch]:
     first = 0
-    for rows in (rows for table in tables for rows in _bounded(table)):
+    for rows in (rows for table in tables for rows in _cut_rows(table)):
         try:
-            jobs = settled(rows, asked, defaults)
+            jobs = apply_instructions(rows, instructions, defaults)
         except JobError as error:
-            raise error.at(place(first)) from None
-        yield from _converted(jobs, first, place, defaults)
+            raise error.with_place(place(first)) from None
+        yield from _convert(jobs, first, place, defaults)
         first += rows.num_rows
 
 
-def _converted(
+def _convert(
     rows: pa.RecordBatch, first: int, place: Callable[[int], str], defaults: Mapping[str, object]
 ) -> Iterator[pa.RecordBatch]:
     def job(row: int, fields: dict[str, Any]) -> FitJob:
@@ -119,14 +123,14 @@ def _converted(
         return job_from_mapping(fields, place(first + row), defaults)
 
     try:
-        jobs = completed(rows, first, defaults_from_mapping(defaults))
+        jobs = fill_defaults(rows, first, defaults_from_mapping(defaults))
     except pa.ArrowException:
         parts = (rows.slice(start, BATCH_JOBS).to_pylist() for start in range(0, rows.num_rows, BATCH_JOBS))
-        return in_batches(starmap(job, enumerate(chain.from_iterable(parts))), first)
-    return doubted(jobs, certain(jobs), lambda row: job(row, rows.slice(row, 1).to_pylist()[0]))
+        return batch_jobs(starmap(job, enumerate(chain.from_iterable(parts))), first)
+    return check_doubtful_rows(jobs, obey_rules(jobs), lambda row: job(row, rows.slice(row, 1).to_pylist()[0]))
 
 
-def _bounded(table: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+def _cut_rows(table: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """Slices of at most BATCH_ROWS rows and, beyond one row, BATCH_SAMPLES samples."""
     samples = np.cumsum(_sample_counts(table))
     start = 0
@@ -145,7 +149,7 @@ def _sample_counts(table: pa.RecordBatch) -> NDArray[np.int64]:
         return np.zeros(table.num_rows, dtype=np.int64)
 
 
-def _merged(jobs: pa.RecordBatch, certainly: NDArray[np.bool_], accepted: list[FitJob]) -> Iterator[pa.RecordBatch]:
+def _merge(jobs: pa.RecordBatch, certainly: NDArray[np.bool_], accepted: list[FitJob]) -> Iterator[pa.RecordBatch]:
     """The rows of `jobs` that are certain, and `accepted` in the places of the others."""
     if accepted:
         source = np.arange(jobs.num_rows)

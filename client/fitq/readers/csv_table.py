@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 
-from fitq.readers.asked import Asked
-from fitq.readers.files import empty, opened
+from fitq.readers.files import empty_file, open_input
+from fitq.readers.instructions import Instructions
 from fitq_shared.errors import FileError, InputError, JobError
 
 #: What stands for a missing number, in small letters; text besides these is refused.
@@ -44,7 +44,7 @@ class Columns(NamedTuple):
         return {field: column for field, column in given.items() if column is not None}
 
 
-def csv_table(path: str | Path, columns: Columns, asked: Asked) -> pa.Table:
+def csv_table(path: str | Path, columns: Columns, instructions: Instructions) -> pa.Table:
     """The group and the tags as text, the others as float64, null where one of the words for missing stands.
 
     A tag that is also a column of numbers is one here too.
@@ -54,8 +54,8 @@ def csv_table(path: str | Path, columns: Columns, asked: Asked) -> pa.Table:
         InputError: the header lacks a column, or has it twice.
         JobError: a cell holds text where a number is expected, or a row has too few or too many cells, as `file:line`.
     """
-    with opened(path) as file:
-        tags = asked.tag_columns(_checked_header(path, file.readline(), columns, asked), columns)
+    with open_input(path) as file:
+        tags = instructions.tag_columns(_check_header(path, file.readline(), columns, instructions), columns)
     read = functools.partial(_read, path, [*tags, columns.group], list(columns.samples.values()))
     try:
         return read(pa.float64())
@@ -74,7 +74,7 @@ def csv_table(path: str | Path, columns: Columns, asked: Asked) -> pa.Table:
 def lines_of_rows(path: str | Path, rows: int) -> NDArray[np.int64]:
     """Line in the file of each row of the table; blank lines and quoted line ends make them differ."""
     lines, last = 0, b""
-    with opened(path) as file:
+    with open_input(path) as file:
         while piece := file.read(_PIECE_BYTES):
             lines, last = lines + piece.count(b"\n"), piece
     if lines + (not last.endswith(b"\n")) == rows + 1:  # one each, and the header's
@@ -95,17 +95,17 @@ def _numbers(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(is_missing, pa.scalar(None, pa.string()), texts).cast(pa.float64())
 
 
-def _checked_header(path: str | Path, header: bytes, columns: Columns, asked: Asked) -> list[str]:
+def _check_header(path: str | Path, header: bytes, columns: Columns, instructions: Instructions) -> list[str]:
     found = next(csv.reader([header.decode("utf-8-sig", errors="replace")]), [])
     if not found:
-        raise empty(path, "a header line and one sample a row")
+        raise empty_file(path, "a header line and one sample a row")
     wanted = zip(("--group", "--x", "--y", "--weights"), columns, strict=True)
     options = {column: option for option, column in wanted if column is not None}
     for column, option in options.items():
         if column not in found:
             raise InputError(f"{path}: no column {column!r} ({option}); the header has {', '.join(found)}")
-    asked.check_tags(str(path), found)
-    for column in (*options, *asked.tag_columns(found, columns)):
+    instructions.check_tags(str(path), found)
+    for column in (*options, *instructions.tag_columns(found, columns)):
         if found.count(column) > 1:
             option = options.get(column, "a tag")
             raise InputError(f"{path}: the header has {column!r} ({option}) more than once; rename or drop the others")
@@ -119,7 +119,7 @@ def _fault(path: str | Path, columns: Columns) -> JobError | None:
     for line, cells in rows:
         row = dict(zip(header, cells, strict=False))
         if (fault := _fault_of_cells(header, cells) or _fault_of_numbers(row, columns)) is not None:
-            return fault.at(f"{path}:{line}", row.get(columns.group))
+            return fault.with_place(f"{path}:{line}", row.get(columns.group))
     return None
 
 
@@ -152,6 +152,6 @@ def _is_number(cell: str) -> bool:
 
 def _rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     """The header and the rows, each with its line; of a row with quoted line ends that is its last."""
-    with opened(path) as file:
+    with open_input(path) as file:
         reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline=""))
         yield from ((reader.line_num, cells) for cells in reader if cells)

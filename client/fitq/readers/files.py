@@ -14,7 +14,7 @@ from fitq_shared.errors import FileError
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[BinaryIO]:
+def open_input(path: str | Path) -> Iterator[BinaryIO]:
     """The file for reading bytes; `-` is standard input.
 
     Raises:
@@ -32,7 +32,7 @@ def opened(path: str | Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def unreadable(path: str | Path, kind: str, *others: type[Exception]) -> Iterator[None]:
+def translate_errors(path: str | Path, kind: str, *others: type[Exception]) -> Iterator[None]:
     """What a library says while it reads, one of Arrow's errors or of `others`, becomes a FileError: no `kind`."""
     try:
         yield
@@ -40,7 +40,7 @@ def unreadable(path: str | Path, kind: str, *others: type[Exception]) -> Iterato
         raise FileError(f"{path} is no {kind} that can be read: {error}") from None
 
 
-def empty(path: str | Path, expected: str) -> FileError:
+def empty_file(path: str | Path, expected: str) -> FileError:
     """The error of a file without a single job."""
     return FileError(f"{path} is empty: no job in it; expected {expected}")
 

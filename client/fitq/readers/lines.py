@@ -42,7 +42,7 @@ def line_type(overridden: Collection[str] = ()) -> type[msgspec.Struct]:
     return _as_given(FitJob, **{"id": name | int, "samples": _as_given(Samples), **unseen})
 
 
-def decoded(lines: Sequence[bytes], kind: type[msgspec.Struct]) -> Lines:
+def decode_lines(lines: Sequence[bytes], kind: type[msgspec.Struct]) -> Lines:
     """The lines as structs of `kind`; one that is refused gives nothing."""
     decode = msgspec.json.Decoder(kind).decode
     try:
@@ -83,7 +83,7 @@ def given_fields(jobs: Sequence[Any]) -> tuple[Fields, Counts]:
     return fields, keys
 
 
-def doubtful(lines: Sequence[bytes], fields: Fields, keys: Counts) -> NDArray[np.bool_]:
+def find_doubtful(lines: Sequence[bytes], fields: Fields, keys: Counts) -> NDArray[np.bool_]:
     """Which lines may give a key twice: at least those that do, and hardly any other."""
     # No line has fewer colons than keys; so where the sums agree, each line has as many.
     none = np.zeros(len(lines), dtype=np.bool_)

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fitq.readers.asked import NOTHING, Asked
 from fitq.readers.columnar import from_tables
 from fitq.readers.csv_table import Columns, csv_table, lines_of_rows
-from fitq.readers.files import empty
+from fitq.readers.files import empty_file
+from fitq.readers.instructions import NO_INSTRUCTIONS, Instructions
 from fitq.tags import typed
 from fitq_shared.errors import JobError
 
@@ -42,7 +42,10 @@ class _Groups(NamedTuple):
 
 
 def from_csv(
-    path: str | Path, columns: Columns, defaults: Mapping[str, object] | None = None, asked: Asked = NOTHING
+    path: str | Path,
+    columns: Columns,
+    defaults: Mapping[str, object] | None = None,
+    instructions: Instructions = NO_INSTRUCTIONS,
 ) -> Iterator[pa.RecordBatch]:
     """One job for each group, in the order of their first rows; its id is the group's value.
 
@@ -55,10 +58,10 @@ def from_csv(
         JobError: a cell holds text where a number is expected, a row has too few or too many cells, a tag differs within a
             group, or a group is no valid job, as `file:line`.
     """
-    table = csv_table(path, columns, asked)
+    table = csv_table(path, columns, instructions)
     if table.num_rows == 0:
-        raise empty(path, "a header line and one sample a row")
-    groups, lines = _grouped(table[columns.group]), cache(lambda: lines_of_rows(path, table.num_rows))
+        raise empty_file(path, "a header line and one sample a row")
+    groups, lines = _group(table[columns.group]), cache(lambda: lines_of_rows(path, table.num_rows))
 
     def place(row: int) -> str:
         return f"{path}:{lines()[row]}"
@@ -69,14 +72,14 @@ def from_csv(
     if (nameless := pc.index(groups.names, "").as_py()) >= 0:
         raise JobError("every row needs a group", field=columns.group, value="", place=point(nameless))
     lists = {field: groups.lists(table[column]) for field, column in columns.samples.items()}
-    names = asked.tag_columns(table.column_names, columns)
+    names = instructions.tag_columns(table.column_names, columns)
     tags = [typed(_of_groups(name, table[name], groups, place)) for name in names]
     found = {"tags": pa.StructArray.from_arrays(tags, names)} if tags else {}
     jobs = pa.RecordBatch.from_pydict({"id": groups.names, **lists, **found})
-    return from_tables([jobs], point, defaults, asked._replace(tags=(), all_tags=False), point)
+    return from_tables([jobs], point, defaults, instructions._replace(tags=(), all_tags=False), point)
 
 
-def _grouped(cells: pa.ChunkedArray) -> _Groups:
+def _group(cells: pa.ChunkedArray) -> _Groups:
     groups = cells.combine_chunks().dictionary_encode()
     of = groups.indices.to_numpy()
     offsets = np.concatenate([[0], np.cumsum(np.bincount(of))])

@@ -18,10 +18,10 @@ import pyarrow as pa
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from fitq.readers.asked import NOTHING, Asked
 from fitq.readers.batches import BATCH_SAMPLES
 from fitq.readers.columnar import BATCH_ROWS, field_names, from_tables
-from fitq.readers.files import empty, opened, row_of, unreadable
+from fitq.readers.files import empty_file, open_input, row_of, translate_errors
+from fitq.readers.instructions import NO_INSTRUCTIONS, Instructions
 from fitq_shared.errors import FileError
 
 _LIST_FIELDS = ("x", "y", "weights", "polynomial", "init")
@@ -29,7 +29,7 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 
 
 def from_npz(
-    path: str | Path, defaults: Mapping[str, object] | None = None, asked: Asked = NOTHING
+    path: str | Path, defaults: Mapping[str, object] | None = None, instructions: Instructions = NO_INSTRUCTIONS
 ) -> Iterator[pa.RecordBatch]:
     """Jobs of an NPZ file, of which a batch is read at a time; `defaults` fill the fields that have no array.
 
@@ -38,13 +38,13 @@ def from_npz(
         InputError: an array is named like no field of FitJob and is no tag.
         JobError: the first row that is no job, as `file:row N`, from 1.
     """
-    return from_tables(_batches(path, asked), row_of(path), defaults, asked)
+    return from_tables(_batches(path, instructions), row_of(path), defaults, instructions)
 
 
-def _batches(path: str | Path, asked: Asked) -> Iterator[pa.RecordBatch]:
+def _batches(path: str | Path, instructions: Instructions) -> Iterator[pa.RecordBatch]:
     refusals = (zipfile.BadZipFile, zlib.error, EOFError, KeyError)
-    with opened(path) as file, unreadable(path, "NPZ file", *refusals), zipfile.ZipFile(file) as archive:
-        names = field_names(str(path), [_field(member) for member in archive.namelist()], asked)
+    with open_input(path) as file, translate_errors(path, "NPZ file", *refusals), zipfile.ZipFile(file) as archive:
+        names = field_names(str(path), [_field(member) for member in archive.namelist()], instructions)
         arrays = {_field(member): _Array(archive, member) for member in archive.namelist() if _field(member) in names}
         jobs = _number_of_jobs(path, arrays)
         at_once = max(1, min(BATCH_ROWS, BATCH_SAMPLES // max(array.width for array in arrays.values())))
@@ -60,7 +60,7 @@ def _field(member: str) -> str:
 def _number_of_jobs(path: str | Path, arrays: Mapping[str, _Array]) -> int:
     lengths = {name: array.rows for name, array in arrays.items() if array.rows is not None}
     if not arrays or 0 in lengths.values():
-        raise empty(path, "arrays named like the fields of a job, such as x, y and degree")
+        raise empty_file(path, "arrays named like the fields of a job, such as x, y and degree")
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise FileError(f"{path}: the arrays must agree in the number of jobs, their first axis; found {found}")

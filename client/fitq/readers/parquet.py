@@ -8,17 +8,17 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
-from fitq.readers.asked import NOTHING, Asked
 from fitq.readers.batches import BATCH_SAMPLES
 from fitq.readers.columnar import BATCH_ROWS, field_names, from_tables
-from fitq.readers.files import empty, opened, row_of, unreadable
+from fitq.readers.files import empty_file, open_input, row_of, translate_errors
+from fitq.readers.instructions import NO_INSTRUCTIONS, Instructions
 
 #: Columns are read in pieces of this size instead of whole, for row groups may be of any size.
 _BUFFER_BYTES = 2**18
 
 
 def from_parquet(
-    path: str | Path, defaults: Mapping[str, object] | None = None, asked: Asked = NOTHING
+    path: str | Path, defaults: Mapping[str, object] | None = None, instructions: Instructions = NO_INSTRUCTIONS
 ) -> Iterator[pa.RecordBatch]:
     """Jobs of a Parquet file, which is never held whole; `defaults` fill the fields a row does not give.
 
@@ -27,15 +27,15 @@ def from_parquet(
         InputError: a column is no field of FitJob and no tag.
         JobError: the first row that is no job, as `file:row N`, from 1.
     """
-    return from_tables(_batches(path, asked), row_of(path), defaults, asked)
+    return from_tables(_batches(path, instructions), row_of(path), defaults, instructions)
 
 
-def _batches(path: str | Path, asked: Asked) -> Iterator[pa.RecordBatch]:
-    with opened(path) as file, unreadable(path, "Parquet file"):
+def _batches(path: str | Path, instructions: Instructions) -> Iterator[pa.RecordBatch]:
+    with open_input(path) as file, translate_errors(path, "Parquet file"):
         table = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
         if table.metadata.num_rows == 0:
-            raise empty(path, "one job a row")
-        names = field_names(str(path), table.schema_arrow.names, asked)
+            raise empty_file(path, "one job a row")
+        names = field_names(str(path), table.schema_arrow.names, instructions)
         for group in range(table.num_row_groups):
             rows = _rows_at_once(table.metadata.row_group(group))
             for batch in table.iter_batches(rows, row_groups=[group], columns=names):

@@ -10,21 +10,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fitq_shared.jobs.columns import list_lengths, replace_columns
-from fitq_shared.jobs.points import unfit
+from fitq_shared.jobs.points import find_unfit
 
 #: Names where a point was read, by the position of its job in the input and its own in the job, both from 0.
 Point: TypeAlias = Callable[[int, int], str]
 
 
-def placed(batches: Iterable[pa.RecordBatch], point: Point) -> Iterator[pa.RecordBatch]:
+def add_places(batches: Iterable[pa.RecordBatch], point: Point) -> Iterator[pa.RecordBatch]:
     """The batches of JOB_SCHEMA, `place` filled in where a job gives a point that cannot be fitted."""
     for batch in batches:
-        yield _placed(batch, point)
+        yield _add_places(batch, point)
 
 
-def _placed(jobs: pa.RecordBatch, point: Point) -> pa.RecordBatch:
+def _add_places(jobs: pa.RecordBatch, point: Point) -> pa.RecordBatch:
     counts = list_lengths(jobs["x"])
-    wrong = np.flatnonzero(unfit(_flat(jobs["x"]), _flat(jobs["y"]), _weights(jobs["weights"], counts)))
+    wrong = np.flatnonzero(find_unfit(_flat(jobs["x"]), _flat(jobs["y"]), _weights(jobs["weights"], counts)))
     if not len(wrong):
         return jobs
     ends = np.cumsum(counts)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from fitq.outages import ride_out
-from fitq.results.traces import LABELLED_SCHEMA, labelled
+from fitq.results.traces import LABELLED_SCHEMA, label_steps
 from fitq_shared.jobs.frames import decode
 from fitq_shared.jobs.schemas import RESULT_SCHEMA, TRACE_SCHEMA
 from fitq_shared.store.reader import CommittedChunk, IndexedChunk, Reader
@@ -39,7 +39,7 @@ class Kind(NamedTuple):
 
 RESULTS = Kind(RESULT_SCHEMA, 4, Reader.result_frames, lambda frame: decode(frame, RESULT_SCHEMA))
 # The planner lets the traces of a chunk have 32 MiB.
-TRACES = Kind(LABELLED_SCHEMA, 2, Reader.trace_frames, lambda frame: labelled(decode(frame, TRACE_SCHEMA)))
+TRACES = Kind(LABELLED_SCHEMA, 2, Reader.trace_frames, lambda frame: label_steps(decode(frame, TRACE_SCHEMA)))
 
 
 class Stream(Protocol):
@@ -86,7 +86,7 @@ class InputOrder:
         while self._turns and (portion := _portion(self._turns, self._kind.at_once, self._committed)):
             frames = _frames(self._store, self._submission, self._kind, portion)
             self._held += [self._kind.batch(frame) for frame in frames if frame is not None]
-            for batch in self._released(self._turns[0].first if self._turns else None):
+            for batch in self._release(self._turns[0].first if self._turns else None):
                 yield str(self._cursor), batch
 
     def _look_at_log(self) -> None:
@@ -102,13 +102,13 @@ class InputOrder:
         taken = [chunk for chunk in chunks if not self._partial or chunk.number in self._committed]
         return deque(sorted(taken, key=lambda chunk: chunk.first))
 
-    def _released(self, first: int | None) -> list[pa.RecordBatch]:
+    def _release(self, first: int | None) -> list[pa.RecordBatch]:
         """The rows before row `first` of the input, which are held no longer; all of them for None."""
         rows = [held.num_rows if first is None else _rows_before(held, first) for held in self._held]
         released = [held.slice(0, count) for held, count in zip(self._held, rows, strict=True) if count]
         left = [held.slice(count) for held, count in zip(self._held, rows, strict=True)]
         self._held = [held for held in left if held.num_rows]
-        return _merged(released)
+        return _merge(released)
 
 
 def _portion(chunks: deque[_Chunk], at_once: int, ready: set[int] | None = None) -> list[_Chunk]:
@@ -130,7 +130,7 @@ def _rows_before(batch: pa.RecordBatch, first: int) -> int:
     return int(np.searchsorted(batch["index"].to_numpy(), first))
 
 
-def _merged(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+def _merge(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
     """Sorted batches as one sequence; copied only where one reaches into the next."""
     ends = sorted((batch["index"][0].as_py(), batch["index"][-1].as_py(), place) for place, batch in enumerate(batches))
     if all(last < first for (_, last, _), (first, _, _) in itertools.pairwise(ends)):

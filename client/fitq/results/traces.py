@@ -23,7 +23,7 @@ LABELLED_SCHEMA = pa.schema(
 )
 
 
-def labelled(traces: pa.RecordBatch) -> pa.RecordBatch:
+def label_steps(traces: pa.RecordBatch) -> pa.RecordBatch:
     """A batch of TRACE_SCHEMA as one of LABELLED_SCHEMA."""
     return pa.RecordBatch.from_arrays(
         [traces["index"], traces["id"], _steps_of(traces), _in_units_of_y(traces)], schema=LABELLED_SCHEMA

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fitq_shared.jobs.columns import list_lengths, replace_columns
 from fitq_shared.jobs.rows import Indices, Rows
-from fitq_shared.jobs.sampling import mixed
+from fitq_shared.jobs.sampling import mix
 from fitq_shared.jobs.schemas import SETS_SCHEMA
 
 #: Values of each list that its hash looks at: one tells most jobs without repetition apart, the others need more.
@@ -67,7 +67,7 @@ def _hashes(pool: pa.RecordBatch, probes: int) -> Hashes:
         for probe in range(probes):
             # Nothing is read of an empty list; its index only has to exist.
             index = np.minimum(starts + np.maximum(lengths, 0) * (2 * probe + 1) // (2 * probes), len(values) - 1)
-            hashes = mixed(hashes ^ np.where(lengths > 0, values[index], np.uint64(0)))
+            hashes = mix(hashes ^ np.where(lengths > 0, values[index], np.uint64(0)))
     return hashes
 
 

@@ -38,7 +38,7 @@ _BOUNDS = {"gt": operator.gt, "ge": operator.ge, "lt": operator.lt, "le": operat
 _MAY_BE_NULL = ("delta_sigma", "ftol", "gtol")
 
 
-def certain(jobs: pa.RecordBatch) -> Mask:
+def obey_rules(jobs: pa.RecordBatch) -> Mask:
     """Which jobs of a batch of JOB_SCHEMA certainly obey every rule of FitJob; (jobs,)."""
     all_of_them: Mask = np.logical_and.reduce(
         [*_single_fields(jobs), _samples(jobs), *_several_fields(jobs), *_limits(jobs)]

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fitq_shared.jobs.sampling import mixed
+from fitq_shared.jobs.sampling import mix
 
 #: Buckets of an index from ids to chunks.
 BUCKETS = 256
@@ -21,14 +21,14 @@ def id_hashes(ids: pa.Array) -> NDArray[np.uint64]:
     """The hash of each string of a column without nulls, (n,): eight bytes at a time through SplitMix64's mixer."""
     offsets, text = _buffers(ids)
     starts, lengths = offsets[:-1], np.diff(offsets)
-    hashes = mixed(lengths.astype(np.uint64))
+    hashes = mix(lengths.astype(np.uint64))
     # Every eight bytes of the text as one number, wherever they begin.
     words: NDArray[np.uint64] = np.ndarray(len(text) - _WORD_BYTES + 1, np.dtype("<u8"), text.data, strides=(1,))
     for first in range(0, int(lengths.max(initial=0)), _WORD_BYTES):
         left = lengths - first
         rows = np.flatnonzero(left > 0)
         unused = (8 * np.maximum(_WORD_BYTES - left[rows], 0)).astype(np.uint64)
-        hashes[rows] = mixed(hashes[rows] ^ (words[starts[rows] + first] << unused))
+        hashes[rows] = mix(hashes[rows] ^ (words[starts[rows] + first] << unused))
     return hashes
 
 
@@ -41,7 +41,7 @@ def _buffers(ids: pa.Array) -> tuple[NDArray[np.int64], NDArray[Any]]:
     return places, np.concatenate([found, np.zeros(_WORD_BYTES, np.uint8)])
 
 
-def bucketed(hashes: NDArray[np.uint64], chunk: int) -> list[tuple[int, bytes]]:
+def bucket_ids(hashes: NDArray[np.uint64], chunk: int) -> list[tuple[int, bytes]]:
     """Entries of an index from ids to chunks, by bucket: the upper 8 bits of a hash choose it.
 
     An entry is 8 bytes: the lower 32 bits of the hash and the number of the chunk.

@@ -29,9 +29,9 @@ from fitq_shared.jobs.fields import (
     Tag,
     Trace,
 )
-from fitq_shared.jobs.json_text import decoded
-from fitq_shared.jobs.plain_values import fitting, given, missing_lists
-from fitq_shared.jobs.refusals import job_error
+from fitq_shared.jobs.json_text import decode_json
+from fitq_shared.jobs.plain_values import convert_losslessly, drop_missing, missing_lists
+from fitq_shared.jobs.refusals import explain_refusal
 from fitq_shared.jobs.rules import check, check_fields
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ def job_from_json(
         JobError: not JSON, a key given twice, or a field is wrong; the error names `place`, the job, the field and the
             value.
     """
-    fields = decoded(line, place)
+    fields = decode_json(line, place)
     if overrides and isinstance(fields, dict):
         fields = {name: value for name, value in fields.items() if name not in overrides}
         defaults = {**(defaults or {}), **overrides}
@@ -305,7 +305,7 @@ def job_from_mapping(
     Raises:
         JobError: a field is wrong; the error names `place`, the job, the field and the value.
     """
-    job = _converted(fields, place, defaults)
+    job = _convert(fields, place, defaults)
     check(job, place)
     return job
 
@@ -316,21 +316,21 @@ def defaults_from_mapping(fields: Mapping[str, object], place: str = "defaults")
     Raises:
         JobError: a value that no job may have, at `place`. Whether several fields go together only each job can say.
     """
-    job = _converted(fields, place)
+    job = _convert(fields, place)
     check_fields(job, place)
     return job
 
 
-def _converted(fields: Mapping[str, object], place: str | None, defaults: Mapping[str, object] | None = None) -> FitJob:
+def _convert(fields: Mapping[str, object], place: str | None, defaults: Mapping[str, object] | None = None) -> FitJob:
     if not isinstance(fields, Mapping):  # it may be any JSON
         raise JobError(f"not a job: expected an object of its fields, got {type(fields).__name__}", place=place)
-    job = {**given(defaults or {}), **given(fields)}
+    job = {**drop_missing(defaults or {}), **drop_missing(fields)}
     job |= missing_lists(fields, job)
     try:
         return msgspec.convert(job, FitJob)
     except msgspec.ValidationError:
-        job = fitting(job, _KIND)  # which looks at every value, and few jobs need it
+        job = convert_losslessly(job, _KIND)  # which looks at every value, and few jobs need it
     try:
         return msgspec.convert(job, FitJob)
     except msgspec.ValidationError as error:
-        raise job_error(error, job, _KNOWN).at(place) from None
+        raise explain_refusal(error, job, _KNOWN).with_place(place) from None

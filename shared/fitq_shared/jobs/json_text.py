@@ -8,7 +8,7 @@ from typing import Any
 from fitq_shared.errors import JobError
 
 
-def decoded(text: bytes | str, place: str | None = None) -> Any:
+def decode_json(text: bytes | str, place: str | None = None) -> Any:
     """What `text` holds; the literals NaN, Infinity and -Infinity, which Python's json writes, are floats.
 
     Raises:

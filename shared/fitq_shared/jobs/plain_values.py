@@ -19,18 +19,18 @@ from msgspec import inspect
 _PANDAS_MISSING = ("NAType", "NaTType")
 
 
-def given(fields: Mapping[str, Any]) -> dict[str, Any]:
+def drop_missing(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that are not missing (None, NaN, masked), arrays as lists; samples that say nothing are missing too."""
-    found = {name: value if type(value) in _BUILTIN else builtin(value) for name, value in fields.items()}
+    found = {name: value if type(value) in _BUILTIN else to_builtin(value) for name, value in fields.items()}
     if isinstance(samples := found.get("samples"), dict):
-        found["samples"] = given(samples) or None
+        found["samples"] = drop_missing(samples) or None
     # Spelled out, for this looks at every field of every job made in Python.
     return {
         name: value for name, value in found.items() if not (value is None or (type(value) in _FLOATS and value != value))
     }
 
 
-def builtin(value: Any) -> Any:
+def to_builtin(value: Any) -> Any:
     """Arrays as lists, numpy's numbers as Python's, structs as dictionaries, what pandas calls missing as None."""
     if value is None or type(value) in _BUILTIN:
         return value
@@ -41,15 +41,15 @@ def builtin(value: Any) -> Any:
     return None if type(value).__name__ in _PANDAS_MISSING else value
 
 
-def fitting(value: Any, kind: inspect.Type) -> Any:
+def convert_losslessly(value: Any, kind: inspect.Type) -> Any:
     """`value` as `kind` takes it where that loses nothing, else as it is; in lists and structs too."""
-    value, kind = builtin(value), main_type(kind)
+    value, kind = to_builtin(value), main_type(kind)
     if isinstance(kind, inspect.StructType) and isinstance(value, dict):
         kinds = {field.name: field.type for field in kind.fields}
-        return {name: fitting(item, kinds[name]) if name in kinds else item for name, item in value.items()}
+        return {name: convert_losslessly(item, kinds[name]) if name in kinds else item for name, item in value.items()}
     if isinstance(kind, inspect.ListType | inspect.CollectionType) and _is_list(value):
         plain = _NUMBERS.issuperset(map(type, value))
-        return list(value) if plain else [fitting(item, kind.item_type) for item in value]
+        return list(value) if plain else [convert_losslessly(item, kind.item_type) for item in value]
     if isinstance(kind, inspect.DictType) and isinstance(value, Mapping):
         return {name: _tag(item) for name, item in value.items()}
     convert = _CONVERSIONS.get(type(kind))
@@ -87,15 +87,15 @@ def _switch(value: Any) -> Any:
 
 def _text(value: Any) -> Any:
     number = _whole(value)
-    return str(number) if isinstance(number, int) and not isinstance(number, bool) else _decoded(value)
+    return str(number) if isinstance(number, int) and not isinstance(number, bool) else _decode(value)
 
 
 def _tag(value: Any) -> Any:
-    value = builtin(value)
+    value = to_builtin(value)
     return value.isoformat() if isinstance(value, date | time) else value
 
 
-def _decoded(value: Any) -> Any:
+def _decode(value: Any) -> Any:
     try:
         return value.decode() if isinstance(value, bytes) else value
     except UnicodeDecodeError:
@@ -109,5 +109,5 @@ _CONVERSIONS: dict[type[inspect.Type], Callable[[Any], Any]] = {
     inspect.IntType: _whole,
     inspect.BoolType: _switch,
     inspect.StrType: _text,
-    inspect.LiteralType: _decoded,
+    inspect.LiteralType: _decode,
 }

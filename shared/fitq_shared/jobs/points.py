@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 MAX_MAGNITUDE = 1e150
 
 
-def unfit(x: Floats, y: Floats, weights: Floats | None) -> NDArray[np.bool_]:
+def find_unfit(x: Floats, y: Floats, weights: Floats | None) -> NDArray[np.bool_]:
     """Which points make a fit invalid; all arrays are (N,), a missing value is NaN, no weights are ones.
 
     A point whose weight is 0 is no point, so its x and y may be anything.

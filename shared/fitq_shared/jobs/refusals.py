@@ -25,7 +25,7 @@ _EXPECTED = {
 }
 
 
-def job_error(error: msgspec.ValidationError, fields: object, known: Mapping[str, Sequence[str]]) -> JobError:
+def explain_refusal(error: msgspec.ValidationError, fields: object, known: Mapping[str, Sequence[str]]) -> JobError:
     """msgspec's message as ours: which field, what it holds, what was expected.
 
     `fields` are those of the job that was refused; `known` has the names of all fields of a job under "", and of those of
@@ -38,16 +38,16 @@ def job_error(error: msgspec.ValidationError, fields: object, known: Mapping[str
         parent = "samples" if "`$.samples`" in text else ""
         names = [name for name in (parent, unknown[1]) if name]
         rule = f"no such field; known are {', '.join(known[parent])}"
-        return JobError(rule, field=".".join(names), value=_at(fields, names), job=job)
+        return JobError(rule, field=".".join(names), value=_value_at(fields, names), job=job)
     rule, _, path = text.partition(" - at `$")
     if not path:
         return JobError(f"not a job: {text}", job=job)
     field = path.removeprefix(".").removesuffix("`")
-    value = _at(fields, re.findall(r"[^.\[\]]+", field))
+    value = _value_at(fields, re.findall(r"[^.\[\]]+", field))
     return JobError(_EXPECTED.get(field, rule[:1].lower() + rule[1:]), field=field, value=value, job=job)
 
 
-def _at(fields: Any, path: list[str]) -> object:
+def _value_at(fields: Any, path: list[str]) -> object:
     """The value at `path` in decoded JSON; None where the path does not lead anywhere."""
     for step in path:
         try:

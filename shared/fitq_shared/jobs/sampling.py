@@ -47,9 +47,9 @@ _FAR_TAIL = (
 def normals(seeds: Integers, stream: int | Integers, count: int) -> Floats:
     """Standard normal numbers 0..count-1 of `stream`, one or one each, for each seed: float64, (count, len(seeds))."""
     offset = np.atleast_1d(stream).astype(np.uint64) * _GOLDEN_GAMMA  # an array: only arrays wrap around silently
-    keys = mixed(mixed(seeds.astype(np.uint64) * _GOLDEN_GAMMA) + offset)
+    keys = mix(mix(seeds.astype(np.uint64) * _GOLDEN_GAMMA) + offset)
     counters = np.arange(1, count + 1, dtype=np.uint64)[:, None] * _GOLDEN_GAMMA
-    return _normal_quantile(mixed(keys + counters))
+    return _normal_quantile(mix(keys + counters))
 
 
 def draw_samples(polynomials: Floats, seeds: Integers, spread: Floats, noise: Floats, count: int) -> tuple[Floats, Floats]:
@@ -67,7 +67,7 @@ def draw_samples(polynomials: Floats, seeds: Integers, spread: Floats, noise: Fl
     return x, np.array(y)
 
 
-def mixed(words: Words) -> Words:
+def mix(words: Words) -> Words:
     """SplitMix64's finaliser, a bijection of 64-bit words."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

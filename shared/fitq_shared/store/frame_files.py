@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from fitq_shared.errors import ResultsUnreachable
-from fitq_shared.settings import masked
+from fitq_shared.settings import mask_password
 
 
 class FrameFiles:
@@ -84,8 +84,8 @@ class FrameFiles:
             yield
         except (OSError, pa.ArrowException) as error:
             raise ResultsUnreachable(
-                f"results at {masked(self._url)} cannot be reached ({error}): check FITQ_RESULTS_URL, its credentials and "
-                "the space there"
+                f"results at {mask_password(self._url)} cannot be reached ({error}): check FITQ_RESULTS_URL, its "
+                "credentials and the space there"
             ) from None
 
 

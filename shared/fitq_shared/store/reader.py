@@ -12,7 +12,7 @@ from fitq_shared.errors import SubmissionNotFound
 from fitq_shared.jobs.ids import bucket_of, chunks_in
 from fitq_shared.settings import Settings
 from fitq_shared.store import keys
-from fitq_shared.store.connection import connected, translated_errors
+from fitq_shared.store.connection import connect, translate_errors
 from fitq_shared.store.frame_files import FrameFiles
 from fitq_shared.store.frame_parts import get_frames
 from fitq_shared.store.manifest import Manifest
@@ -46,7 +46,7 @@ class Reader:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._redis = connected(settings)
+        self._redis = connect(settings)
 
     def disconnect(self) -> None:
         """Close the connections to the server; a later command opens new ones."""
@@ -154,7 +154,7 @@ class Reader:
         return keys.SubmissionKeys(self.settings.namespace, submission)
 
     def _server(self) -> AbstractContextManager[None]:
-        return translated_errors(self.settings.redis_url)
+        return translate_errors(self.settings.redis_url)
 
 
 def not_found(submission: str) -> SubmissionNotFound:

@@ -6,7 +6,7 @@ import time
 from typing import TypeAlias
 
 from fitq_shared.errors import ServerUnreachable
-from fitq_shared.settings import Settings, masked
+from fitq_shared.settings import Settings, mask_password
 
 #: Frames whose chunk or commit was never completed are gone after this.
 STAGED_SECONDS = 600
@@ -22,7 +22,7 @@ def check_staged(verdict: bytes, settings: Settings) -> None:
         ServerUnreachable: it has; everything can be tried again.
     """
     if verdict == b"missing":
-        raise ServerUnreachable(f"Redis at {masked(settings.redis_url)} lost a frame on the way in; try again")
+        raise ServerUnreachable(f"Redis at {mask_password(settings.redis_url)} lost a frame on the way in; try again")
 
 
 def message_value(lane: str) -> str:

@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from fitq_shared.errors import DifferentContent
-from fitq_shared.jobs.ids import BUCKETS, bucketed
+from fitq_shared.jobs.ids import BUCKETS, bucket_ids
 from fitq_shared.settings import Settings
 from fitq_shared.store import keys
 from fitq_shared.store.frame_files import FrameFiles
@@ -195,7 +195,7 @@ def different_jobs(submission: str, first: int, last: int) -> DifferentContent:
 
 def _id_entries(payload: Payload) -> list[Field]:
     """Buckets of the index of ids and what the jobs add to each, in turn."""
-    return list(itertools.chain(*bucketed(np.frombuffer(payload.id_hashes, np.uint64), payload.chunk)))
+    return list(itertools.chain(*bucket_ids(np.frombuffer(payload.id_hashes, np.uint64), payload.chunk)))
 
 
 def _portions(names: Sequence[str]) -> Iterator[Sequence[str]]:

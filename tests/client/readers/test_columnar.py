@@ -111,13 +111,13 @@ def _names(rows: list[dict[str, Any]]) -> list[str]:
 def _column(kind: pa.DataType, values: list[object]) -> pa.Array:
     """The values as a column of `kind`, null where they cannot be."""
 
-    def fitting(value: object) -> object:
+    def as_kind(value: object) -> object:
         try:
             return pa.array([int(str(value)) if pa.types.is_int64(kind) else value], kind)[0].as_py()
         except (pa.ArrowException, OverflowError, TypeError, ValueError):
             return None
 
-    return pa.array([fitting(value) for value in values], kind)
+    return pa.array([as_kind(value) for value in values], kind)
 
 
 def outcome(read: Callable[[], Iterable[pa.RecordBatch]]) -> list[str]:

@@ -521,7 +521,7 @@ def test_generated_jobs_are_those_of_single_fitjobs() -> None:
     """The vectorised recipe gives the very rows that jobs written out one by one would give."""
     count, seed = BATCH_JOBS + 3, 40
     samples = Samples(count=5, spread=2.0, noise=0.5)
-    found = rows(readers.generated([1, 2, 3], count, samples, seed, {"degree": 3}))
+    found = rows(readers.from_recipe([1, 2, 3], count, samples, seed, {"degree": 3}))
     written_out = (FitJob(polynomial=[1, 2, 3], samples=samples, seed=seed + number, degree=3) for number in range(count))
     assert found == rows(readers.from_jobs(written_out))
 
@@ -532,7 +532,7 @@ def test_generated_jobs_are_those_of_single_fitjobs() -> None:
 def test_a_recipe_that_breaks_a_rule_is_refused(arguments: dict[str, Any]) -> None:
     """The same rules as for jobs in a file."""
     with pytest.raises(JobError):
-        rows(readers.generated([1.0], **arguments))
+        rows(readers.from_recipe([1.0], **arguments))
 
 
 @pytest.mark.parametrize(
@@ -588,7 +588,7 @@ def test_every_reader_keeps_the_schema(tmp_path: Path) -> None:
         readers.from_file(csv, COLUMNS),
         readers.from_file(tmp_path / "jobs.parquet"),
         readers.from_file(arrow_file(tmp_path / "jobs.arrow", pa.table({"x": [[1.0]] * 3, "y": [[1.0]] * 3}))),
-        readers.generated([1.0], BATCH_JOBS + 1),
+        readers.from_recipe([1.0], BATCH_JOBS + 1),
     ]
     for batches in map(list, every):
         assert all(batch.schema.equals(JOB_SCHEMA, check_metadata=True) for batch in batches)

@@ -61,7 +61,7 @@ def test_jobs_of_one_shape_make_small_chunks_first_and_last() -> None:
 
 def test_chunks_in_the_middle_are_full() -> None:
     """What a chunk costs whatever it holds is spread over many jobs."""
-    chunks = [len(chunk.jobs) for chunk in plan(readers.generated([1, 2, 3], 200_000))]
+    chunks = [len(chunk.jobs) for chunk in plan(readers.from_recipe([1, 2, 3], 200_000))]
     assert chunks[:3] == [1024, 4096, 16384]
     assert chunks[3:7] == [32768] * 4
     assert chunks[7:] == sorted(chunks[7:], reverse=True)
@@ -74,7 +74,7 @@ def test_a_small_submission_is_one_chunk() -> None:
 
 def test_chunks_do_not_depend_on_the_batches_they_come_in() -> None:
     """Who submits the same jobs again, to complete what is missing, gets the same chunks."""
-    table = pa.Table.from_batches(readers.generated([1, 2, 3], 50_000))
+    table = pa.Table.from_batches(readers.from_recipe([1, 2, 3], 50_000))
     small, large = (list(plan(table.to_batches(max_chunksize=size))) for size in (1000, 50_000))
     assert [chunk.jobs for chunk in small] == [chunk.jobs for chunk in large]
 

@@ -40,7 +40,7 @@ def client(settings: Settings) -> Client:
 
 def jobs(count: int = 20_000) -> Iterator[pa.RecordBatch]:
     """Enough for several chunks."""
-    return readers.generated([1.0, 2.0], count)
+    return readers.from_recipe([1.0, 2.0], count)
 
 
 def stored_indexes(fitting: FittingStore, submission: str) -> list[int]:
@@ -66,10 +66,10 @@ def test_the_same_jobs_under_the_same_key_are_one_submission(client: Client, fit
 @pytest.mark.parametrize(
     "others",
     [
-        lambda: readers.generated([1.0, 3.0], 20_000),
-        lambda: readers.generated([1.0, 2.0], 20_001),
-        lambda: readers.generated([1.0, 2.0], 1024),
-        lambda: readers.generated([1.0, 2.0], 90_000),
+        lambda: readers.from_recipe([1.0, 3.0], 20_000),
+        lambda: readers.from_recipe([1.0, 2.0], 20_001),
+        lambda: readers.from_recipe([1.0, 2.0], 1024),
+        lambda: readers.from_recipe([1.0, 2.0], 90_000),
     ],
 )
 def test_other_jobs_under_the_same_key_are_refused(client: Client, others: Callable[[], Iterator[pa.RecordBatch]]) -> None:
@@ -178,7 +178,7 @@ def test_results_that_can_never_have_room_are_refused_at_once(client: Client, re
     redis_client.config_set("maxmemory", redis_client.info("memory")["used_memory"] + 20 * 2**20)
     try:
         with pytest.raises(ServerFull, match=r"no room for more jobs: \d+ MiB of \d+ MiB .* the results of [\d,]+ jobs"):
-            client.submit(readers.generated([1.0], 200_000, Samples(count=5)))
+            client.submit(readers.from_recipe([1.0], 200_000, Samples(count=5)))
     finally:
         redis_client.config_set("maxmemory", 0)
 
@@ -205,8 +205,8 @@ def test_what_an_earlier_upload_has_stored_needs_room_as_well(
     client: Client, store: SubmittingStore, redis_client: redis.Redis
 ) -> None:
     """One more chunk would have room, were it not for the results of those that are there and not fitted yet."""
-    submission = client.submit(readers.generated([1.0], 60_000))
-    chunks = list(plan(readers.generated([1.0], 60_000)))
+    submission = client.submit(readers.from_recipe([1.0], 60_000))
+    chunks = list(plan(readers.from_recipe([1.0], 60_000)))
     resumed = admission.Admission(store, submission.status())
     for chunk, rows in enumerate(chunks):
         resumed.count(rows, payload_of(chunk, rows))

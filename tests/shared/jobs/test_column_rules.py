@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from fitq_shared.errors import JobError
-from fitq_shared.jobs.column_rules import certain
+from fitq_shared.jobs.column_rules import obey_rules
 from fitq_shared.jobs.fields import MAX_DEGREE, MAX_SAMPLES, MAX_SAMPLES_BUT_MSE, MAX_STEPS
 from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob, Samples
@@ -86,16 +86,16 @@ def test_a_job_that_breaks_a_rule_is_doubted(fields: dict[str, Any]) -> None:
     job = FitJob(**fields)
     with pytest.raises(JobError):
         job.checked()
-    assert certain(jobs_batch([job])).tolist() == [False]
+    assert obey_rules(jobs_batch([job])).tolist() == [False]
     several = jobs_batch([FitJob(**XY), job, FitJob(**DRAWN)])
-    assert certain(several).tolist() == [True, False, True]
-    assert certain(several.slice(1)).tolist() == [False, True]
+    assert obey_rules(several).tolist() == [True, False, True]
+    assert obey_rules(several.slice(1)).tolist() == [False, True]
 
 
 def test_jobs_at_their_limits_are_not_doubted() -> None:
     """Else they would be read one by one, which takes ten times as long."""
     jobs = [FitJob(**fields).checked() for fields in FINE]
-    assert certain(jobs_batch(jobs)).all()
+    assert obey_rules(jobs_batch(jobs)).all()
 
 
 def test_values_under_a_null_are_no_values() -> None:
@@ -104,10 +104,10 @@ def test_values_under_a_null_are_no_values() -> None:
     lists = pa.array([0, 1, 3, 4], pa.int32()), pa.array([NAN, 1.0, 2.0, INF])
     polynomials = pa.ListArray.from_arrays(*lists, mask=pa.array([True, False, False]))
     jobs = jobs.set_column(jobs.schema.names.index("polynomial"), jobs.schema.field("polynomial"), polynomials)
-    assert certain(jobs).tolist() == [True, True, False]
+    assert obey_rules(jobs).tolist() == [True, True, False]
 
 
 def test_no_jobs_are_no_doubts() -> None:
     """An empty batch has no row to be about."""
-    assert certain(jobs_batch([FitJob(**XY)]).slice(1)).shape == (0,)
-    assert certain(jobs_batch([FitJob(**XY)])).dtype == np.bool_
+    assert obey_rules(jobs_batch([FitJob(**XY)]).slice(1)).shape == (0,)
+    assert obey_rules(jobs_batch([FitJob(**XY)])).dtype == np.bool_

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fitq_shared.jobs.points import MAX_MAGNITUDE, unfit
+from fitq_shared.jobs.points import MAX_MAGNITUDE, find_unfit
 from fitq_worker.engine.samples import SampleSets
 
 _LEAST = {"weights": 0.0, "x": -MAX_MAGNITUDE, "y": -MAX_MAGNITUDE}
@@ -58,7 +58,7 @@ def first_bad(sets: SampleSets, number: int) -> BadValue:
     """
     points = slice(sets.offsets[number], sets.offsets[number + 1])
     columns = {"weights": None if sets.weights is None else sets.weights[points], "x": sets.x[points], "y": sets.y[points]}
-    position = int(np.flatnonzero(unfit(sets.x[points], sets.y[points], columns["weights"]))[0])
+    position = int(np.flatnonzero(find_unfit(sets.x[points], sets.y[points], columns["weights"]))[0])
     values = {name: float(column[position]) for name, column in columns.items() if column is not None}
     bad = next(name for name, value in values.items() if not _LEAST[name] <= value <= MAX_MAGNITUDE)
     return BadValue(bad, position, values[bad])

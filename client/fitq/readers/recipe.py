@@ -20,7 +20,7 @@ MAX_GENERATED_POINTS = 10**10
 _LARGEST_SEED = 2**63 - 1
 
 
-def generated(
+def from_recipe(
     polynomial: Sequence[float],
     count: int,
     samples: Samples | None = None,

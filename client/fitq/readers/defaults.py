@@ -24,7 +24,7 @@ _PLAIN = [name for name in FitJob.__struct_fields__ if name in JOB_SCHEMA.names 
 _SAMPLES_TYPES = {"count": pa.int32(), "spread": pa.float64(), "noise": pa.float64(), "seed": pa.int64()}
 
 
-def completed(rows: pa.RecordBatch, first: int, defaults: FitJob) -> pa.RecordBatch:
+def fill_defaults(rows: pa.RecordBatch, first: int, defaults: FitJob) -> pa.RecordBatch:
     """The jobs of `rows`, numbered from `first`; nothing is checked but the types.
 
     A null, or a column that is not there, is a field that the job does not give and that `defaults` fill. An empty id

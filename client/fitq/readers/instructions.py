@@ -1,4 +1,4 @@
-"""What is asked of all jobs of an input at once: overrides, tags, and to count what the jobs give themselves."""
+"""Instructions for all jobs of an input: overrides, tags, and to count what the jobs give themselves."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fitq_shared.errors import InputError, JobError
 from fitq_shared.jobs.job import FitJob
 
 
-class Asked(NamedTuple):
-    """Beside the defaults of fields that jobs do not give."""
+class Instructions(NamedTuple):
+    """What holds for all jobs of an input, beside the defaults of fields that jobs do not give."""
 
     #: Values of fields instead of those that jobs give.
     overrides: Mapping[str, object] = MappingProxyType({})
     #: Columns of a table that become tags of its jobs.
     tags: Sequence[str] = ()
-    #: So do all columns that have no other meaning.
+    #: All columns that have no other meaning become tags too.
     all_tags: bool = False
-    #: Gets for each field with a default how many jobs give it themselves.
+    #: Counts, for each field with a default, how many jobs give it themselves.
     given: Counter[str] | None = None
 
     def tag_columns(self, names: Iterable[str], others: Iterable[str | None] = FitJob.__struct_fields__) -> list[str]:
@@ -32,7 +32,7 @@ class Asked(NamedTuple):
         return [name for name in names if name in self.tags or (self.all_tags and name not in others)]
 
     def check_tags(self, source: str, names: Collection[str]) -> None:
-        """Return when every column that shall be a tag is among `names`.
+        """Return when every column that is to be a tag is among `names`.
 
         Raises:
             InputError: otherwise.
@@ -41,16 +41,16 @@ class Asked(NamedTuple):
             raise InputError(f"{source}: no column {missing[0]!r} (--tag); there are {', '.join(names)}")
 
     def note(self, given: Mapping[str, int]) -> None:
-        """Add to the counts, if anybody wants them."""
+        """Add to the counts where they are wanted."""
         if self.given is not None:
             self.given.update(given)
 
 
-NOTHING = Asked()
+NO_INSTRUCTIONS = Instructions()
 
 
-def settled(rows: pa.RecordBatch, asked: Asked, defaults: Mapping[str, object]) -> pa.RecordBatch:
-    """A table of jobs as if it had been written as asked: without the overridden values, its tags as JSON text.
+def apply_instructions(rows: pa.RecordBatch, instructions: Instructions, defaults: Mapping[str, object]) -> pa.RecordBatch:
+    """A table of jobs as if it had been written as instructions: without the overridden values, its tags as JSON text.
 
     `defaults` include the overrides, which so fill what is not given any more.
 
@@ -60,9 +60,9 @@ def settled(rows: pa.RecordBatch, asked: Asked, defaults: Mapping[str, object]) 
     columns = dict(zip(rows.schema.names, rows.columns, strict=True))
     if not columns:  # from which nothing could tell the number of rows
         return rows
-    columns |= {name: pa.nulls(rows.num_rows) for name in asked.overrides.keys() & columns.keys()}
-    asked.note({name: _given(columns[name]) for name in defaults.keys() & columns.keys()})
-    if names := asked.tag_columns(columns):
+    columns |= {name: pa.nulls(rows.num_rows) for name in instructions.overrides.keys() & columns.keys()}
+    instructions.note({name: _given(columns[name]) for name in defaults.keys() & columns.keys()})
+    if names := instructions.tag_columns(columns):
         columns["tags"] = pa.StructArray.from_arrays([columns.pop(name) for name in names], names)
     if "tags" in columns:
         columns["tags"] = _text(columns["tags"])
