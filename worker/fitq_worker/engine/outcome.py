@@ -2,60 +2,26 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fitq_shared.jobs.schemas import RESULT_SCHEMA, Status
-from fitq_worker.engine import invalid
-from fitq_worker.engine.arithmetic import square_root, tree_sum
-from fitq_worker.engine.basis import powers_of_x
+from fitq_shared.jobs.schemas import RESULT_SCHEMA
+from fitq_worker.engine.arithmetic import square_root
 from fitq_worker.engine.columns import Mask, array, constant, matrices, scalars, vectors
 from fitq_worker.engine.exact import Solution, condition, excess, powers
 from fitq_worker.engine.objective import Measured, Objective
 from fitq_worker.engine.reduction import Reduced
 from fitq_worker.engine.samples import Tile, numbers
-from fitq_worker.engine.stopping import End
 from fitq_worker.engine.traces import Traces, trace_frame
-from fitq_worker.engine.trees import take
+from fitq_worker.engine.verdicts import STATUSES, Verdict, find_cancelling, judge, messages_of
 
-
-class Verdict(IntEnum):
-    """How a fit ended, a little finer than its status."""
-
-    CONVERGED = 0
-    MAX_STEPS = 1
-    STALLED = 2
-    DIVERGED = 3
-    FEW_POINTS = 4
-    REPEATED_POINTS = 5
-    INVALID = 6
-
-
-#: Status and message of each verdict, in its order.
-_STATUSES = (
-    (Status.CONVERGED, None),
-    (Status.MAX_STEPS, "steps ran out before the gap fell to the tolerance; raise steps or lr"),
-    (Status.STALLED, "ftol or gtol stopped it before the gap fell to the tolerance; lower them or raise patience or lr"),
-    (Status.DIVERGED, "the loss ended above where it began or left the finite numbers; lower lr"),
-    (Status.DEGENERATE, "fewer points than coefficients; add points or lower the degree"),
-    (Status.DEGENERATE, "fewer different x than coefficients; spread the points or lower the degree"),
-    (Status.INVALID, None),  # its message names the first bad point
-)
 #: A mean square of residuals below this, in units of the variance of y, is rounding.
 _ROUNDING_SQUARES = 1e-26
-#: Evaluating a polynomial in powers of x loses as many digits as its terms are larger than itself.
-MOST_CANCELLATION = 1e8
-_DIGITS_LOST = (
-    "in powers of x the terms cancel and more than 8 of 16 digits are lost; evaluate basis_coefficients of basis "
-    "chebyshev or legendre on the domain, or move x towards 0"
-)
 
 
 class Ended(NamedTuple):
@@ -108,7 +74,12 @@ def build_frames(outcome: Outcome, traces: Traces, device: str) -> tuple[pa.Reco
     absolute = torch.from_numpy(numbers(jobs["absolute_sigma"])).to(ended.final.device)
     measured = objective.at_optimum() if _is_exact(jobs) else objective.measure(ended.start, ended.final)
     optimum = objective.solution(absolute, covariance=bool(numbers(jobs["covariance"]).any()))
-    fits = _Fits(objective.space.to_orthonormal(ended.final), measured, optimum, _judge(outcome, measured))
+    fits = _Fits(
+        objective.space.to_orthonormal(ended.final),
+        measured,
+        optimum,
+        judge(outcome.tile, outcome.reduced, measured, ended.end),
+    )
     results = _result_frame(outcome, fits, device)
     return results, trace_frame(jobs, traces, array(ended.steps_made), array(measured.loss), fits.solved)
 
@@ -153,7 +124,7 @@ def _ending_columns(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
     """How it ended."""
     ended = outcome.ended
     return {
-        "status": pa.array([status for status, _ in _STATUSES]).take(pa.array(fits.verdict)),
+        "status": pa.array([status for status, _ in STATUSES]).take(pa.array(fits.verdict)),
         "steps": np.where(fits.solved, array(ended.steps_made), 0),
         "restart": array(ended.restart),
     }
@@ -170,7 +141,7 @@ def _coefficient_columns(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
         raw = in_basis if jobs["basis"][0].as_py() == "power" else raw
         coefficients = vectors(raw.flip(0), fits.fitted)
     return {
-        "message": _messages(outcome, fits.verdict, fits.fitted & _cancels(raw, final, reduced)),
+        "message": messages_of(outcome.tile, fits.verdict, fits.fitted & find_cancelling(raw, final, reduced)),
         "coefficients": coefficients,
         "scaled_coefficients": vectors(scaled, fits.fitted),
         "basis_coefficients": vectors(in_basis, fits.fitted),
@@ -218,60 +189,6 @@ def _stderrs_off(raw: Tensor, optimum: Solution, reduced: Reduced) -> Tensor:
 def _is_exact(jobs: pa.RecordBatch) -> bool:
     """The fits were not descended."""
     return bool(jobs["optimizer"][0].as_py() == "exact")
-
-
-def _messages(outcome: Outcome, verdict: NDArray[np.int64], cancels: Mask) -> pa.Array:
-    """The message of each verdict, followed by the warning about lost digits; what is wrong with an invalid sample set."""
-    messages = pa.array([message for _, message in _STATUSES]).take(pa.array(verdict))
-    if cancels.any():
-        warned = pc.coalesce(pc.binary_join_element_wise(messages, _DIGITS_LOST, "; "), pa.scalar(_DIGITS_LOST))
-        messages = pc.if_else(pa.array(cancels), warned, messages)
-    sick = np.flatnonzero(verdict == Verdict.INVALID)
-    if not len(sick):
-        return messages
-    tile = outcome.tile
-    places = tile.jobs["place"].take(pa.array(sick)).to_pylist()
-    texts = invalid.messages(tile.sets, sick if tile.set_of is None else tile.set_of[sick], places)
-    return pc.replace_with_mask(messages, pa.array(verdict == Verdict.INVALID), pa.array(texts, pa.string()))
-
-
-def _cancels(raw: Tensor, final: Tensor, reduced: Reduced) -> Mask:
-    """On the points the terms in powers of x are MOST_CANCELLATION times the polynomial's size, (B,).
-
-    `raw` are its coefficients and `final` its coordinates in the orthonormal basis, (P, B), whose length is its root
-    mean square on the samples. The terms at the ends of the domain, which are quick to tell, are larger than those of the
-    samples in their mean.
-    """
-    size = MOST_CANCELLATION * square_root(tree_sum(final * final))
-    largest = torch.maximum(reduced.low.abs(), reduced.high.abs())
-    terms = torch.zeros_like(largest)
-    for coefficient in raw.flip(0):
-        terms = terms * largest + coefficient.abs()
-    cancels = ~(terms <= size)
-    indices = cancels.nonzero()[:, 0]
-    if len(indices):
-        factor = powers_of_x(take(reduced, indices))
-        means = tree_sum(raw[:, indices].abs() * square_root(tree_sum(factor * factor)))
-        cancels[indices] = ~(means <= size[indices])
-    return np.asarray(array(cancels))
-
-
-def _judge(outcome: Outcome, measured: Measured) -> NDArray[np.int64]:
-    """The first of these that holds, from the worst down; (B,)."""
-    tolerance = torch.from_numpy(numbers(outcome.tile.jobs["tolerance"]).astype(np.float64)).to(measured.gap.device)
-    end = outcome.ended.end
-    stopped = (end == End.FTOL) | (end == End.GTOL)
-    # A warm start at the optimum may end a little above it: that alone is not diverging.
-    above = (measured.loss > measured.initial) & (measured.loss > measured.zero)
-    cases = [
-        (Verdict.INVALID, outcome.reduced.invalid),
-        (Verdict.FEW_POINTS, outcome.reduced.used < len(outcome.reduced.target)),
-        (Verdict.REPEATED_POINTS, ~outcome.reduced.determined),
-        (Verdict.CONVERGED, measured.gap <= tolerance),
-        (Verdict.DIVERGED, ~torch.isfinite(measured.loss) | above | (end == End.DIVERGED)),
-        (Verdict.STALLED, stopped),
-    ]
-    return np.select([array(mask) for _, mask in cases], [int(verdict) for verdict, _ in cases], int(Verdict.MAX_STEPS))
 
 
 def _domain(reduced: Reduced) -> Tensor:
