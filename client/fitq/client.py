@@ -90,7 +90,7 @@ class Client:
         return self.store.manifests()
 
     def sizes(self, manifests: Iterable[Manifest]) -> dict[str, tuple[int, int]]:
-        """What each submission takes, by its id: bytes in the memory of Redis, and in files. Deleted ones take nothing."""
+        """Bytes that each submission takes in the memory of Redis and in files, by its id; a deleted one takes none."""
         return {manifest.id: self._size(manifest.id) for manifest in manifests}
 
     def _size(self, submission: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""A fleet for one run: a private server and a worker that live as long as the `with` block, and take the usual path."""
+"""A fleet for one run: a private server and a worker that live as long as a `with` block. Jobs take the usual path."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LocalFleet(msgspec.Struct, frozen=True):
 
 @contextmanager
 def local_fleet(device: str = "auto") -> Iterator[LocalFleet]:
-    """A private server and one worker on `device`, both gone at the end of the block.
+    """Start a private server and one worker on `device`; both end with the block.
 
     Raises:
         MissingDependency: no server binary or no torch; the text has the command that installs them.

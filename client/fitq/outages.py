@@ -1,4 +1,4 @@
-"""Outages: a server that is away, for instance because it restarts, is asked again for a while."""
+"""Outages: a server that does not answer, because it restarts or the like, is asked again for a while."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Answer = TypeVar("_Answer")
 
 
 def ride_out(ask: Callable[[], _Answer], deadline: float = float("inf")) -> _Answer:
-    """What `ask` returns, once the server answers; no longer than MAX_OUTAGE_SECONDS or until `deadline` (monotonic).
+    """Ask until the server answers, and return what `ask` does; for MAX_OUTAGE_SECONDS or until `deadline` (monotonic).
 
     Raises:
         ServerUnreachable: it did not answer in that time.

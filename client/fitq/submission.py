@@ -22,9 +22,9 @@ _FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.05, 0.25
 
 
 class Submission:
-    """Jobs that were handed in together; only an id, everything else is asked of the server.
+    """Jobs that were handed in together. It holds only an id; everything else is asked of the server.
 
-    Outages of the server of up to two minutes are ridden out while something is waited for or read.
+    While it waits or reads, it rides out outages of the server of up to two minutes.
 
     Raises, from every method: SubmissionNotFound, ServerUnreachable.
     """
@@ -41,7 +41,7 @@ class Submission:
         return self._store.manifest(self.id)
 
     def progress(self, timeout_seconds: float | None = None) -> Iterator[Manifest]:
-        """The manifest now and again until the submission is finished, which the last one says.
+        """Yield the manifest again and again until the submission is finished, as the last one says.
 
         Raises:
             SubmissionTimeout: `timeout_seconds` are over; the submission goes on.
@@ -155,7 +155,7 @@ class Submission:
 
 
 def _row(kind: Kind, frames: list[bytes | None], job: str) -> dict[str, Any] | None:
-    """The row of the job with this id in the frames of chunks that may have it."""
+    """The row of the job with this id, looked for in the frames of the chunks that may have it."""
     for batch in (kind.batch(frame) for frame in frames if frame is not None):
         if found := batch.filter(pc.equal(batch["id"], job)).to_pylist():
             return found[0]  # type: ignore[no-any-return]

@@ -72,7 +72,7 @@ class ServerError(FitqError):
 
 
 class ServerUnreachable(ServerError):
-    """Nobody answers at the URL, or it does not let us in."""
+    """Nobody answers at the URL, or the server refuses the user or the password."""
 
 
 class ServerFull(ServerError):

@@ -133,7 +133,7 @@ def _field_option(field: FieldDescription) -> Callable[[Command], Command]:
 
 
 def jobs_from(options: dict[str, Any]) -> Inputs:
-    """The jobs that the options of `input_options` stand for.
+    """The jobs that the options of `input_options` describe.
 
     Raises:
         UsageError: options that do not go together.
@@ -173,7 +173,7 @@ def _check_usage(options: dict[str, Any]) -> None:
 
 
 def _check_settings(options: dict[str, Any]) -> None:
-    """A field has one value from the command line."""
+    """Refuse two values for one field."""
     values: dict[str, object] = {}
     for field, value in options["set"]:
         if field in values:

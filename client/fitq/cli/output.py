@@ -33,7 +33,7 @@ def print_json(document: dict[str, Any]) -> None:
 
 @contextmanager
 def quiet_when_nobody_reads() -> Iterator[None]:
-    """A reader of standard output that has had enough, like `head`, ends the command without a word."""
+    """End the command quietly when the reader of its output, such as `head`, stops reading."""
     try:
         yield
     except BrokenPipeError:
@@ -75,7 +75,7 @@ def counts_of(manifest: Manifest, styled: bool = False) -> str:
 
 
 def table_of(manifests: Iterable[Manifest], sizes: Mapping[str, tuple[int, int]]) -> Table:
-    """Submissions as a table, one a line; `sizes` are bytes in memory and in files by id, none for no such columns."""
+    """Submissions as a table, one a line; `sizes` are bytes in memory and in files by id, without any these columns go."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     right = ("done", "jobs", "in Redis", "in files")
     for name in ("id", "created (UTC)", "state", "done", "jobs", *(right[2:] if sizes else ()), "by status", "source"):
@@ -120,7 +120,7 @@ def _lines(manifests: Iterable[Manifest], console: Console) -> Manifest:
 
 
 def _now_and_then(manifests: Iterable[Manifest]) -> Iterator[Manifest]:
-    """Those manifests that say something new, at most one in two seconds, and the last one."""
+    """The manifests that say something new, at most one every two seconds, and the last one."""
     shown_at, shown = float("-inf"), None
     for manifest in manifests:
         news = (state_of(manifest), manifest.done_jobs)

@@ -78,7 +78,7 @@ def command(
 
 
 def _write(batches: Batches, traces: bool, output: str, format: str, since: str | None, in_pieces: bool) -> None:
-    """Write the batches, then tell the last cursor; after Ctrl-C too where what has been written is of use."""
+    """Write the batches, then tell the last cursor; after Ctrl-C too, where what was written is of use."""
     from fitq.results.streams import RESULTS, TRACES
     from fitq.results.writers import writing
 

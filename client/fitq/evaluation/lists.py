@@ -63,7 +63,7 @@ def lists_of(column: pa.Array) -> Lists:
 
 
 def repeated(numbers: pa.Array, rows: int) -> Lists:
-    """The same list in each of so many rows.
+    """The same list in each of `rows` rows.
 
     Raises:
         pa.ArrowException: Arrow cannot cast `numbers` to float64.

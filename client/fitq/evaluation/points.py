@@ -18,7 +18,7 @@ Points: TypeAlias = ArrayLike | Sequence[ArrayLike | None] | pa.Array | pa.Chunk
 
 
 def points_of(given: Points, name: str, rows: int) -> Lists:
-    """A list for each of so many rows.
+    """A list for each of `rows` rows.
 
     Raises:
         InputError: `given`, which the text calls `name`, is not numbers or has another number of lists.

@@ -1,4 +1,4 @@
-"""Single jobs become record batches of JOB_SCHEMA; the way of jobs from Python, and of rows that columns leave in doubt."""
+"""Single jobs become record batches of JOB_SCHEMA: jobs from Python, and rows that columns leave in doubt."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def batch_jobs(jobs: Iterable[FitJob], first: int = 0) -> Iterator[pa.RecordBatc
             batch.append(job)
             samples += len(job.x or ())
     except InputError:
-        # Whoever takes the batches sees everything in the order of the input, errors too.
+        # The batches show everything in the order of the input, errors too.
         if batch:
             yield jobs_batch(batch, first)
         raise

@@ -1,7 +1,7 @@
 """Tables of jobs, one a row, become record batches of JOB_SCHEMA without an object for each job.
 
-Columns settle what they can; a row that they leave in doubt is read as a single job, the way that gives every error its
-text. So columns need to be right only about the jobs they let pass.
+Columns decide what they can. A row that they leave in doubt is read as a single job, which gives every error its text.
+So columns need to be right only about the jobs that they accept.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _sample_counts(table: pa.RecordBatch) -> NDArray[np.int64]:
 
 
 def _merge(jobs: pa.RecordBatch, certainly: NDArray[np.bool_], accepted: list[FitJob]) -> Iterator[pa.RecordBatch]:
-    """The rows of `jobs` that are certain, and `accepted` in the places of the others."""
+    """The rows of `jobs` that are certain, with `accepted` in place of the others."""
     if accepted:
         source = np.arange(jobs.num_rows)
         source[~certainly] = jobs.num_rows + np.arange(len(accepted))

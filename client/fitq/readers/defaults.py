@@ -25,7 +25,7 @@ _SAMPLES_TYPES = {"count": pa.int32(), "spread": pa.float64(), "noise": pa.float
 
 
 def fill_defaults(rows: pa.RecordBatch, first: int, defaults: FitJob) -> pa.RecordBatch:
-    """The jobs of `rows`, numbered from `first`; nothing is checked but the types.
+    """The jobs of `rows`, numbered from `first`. Only types are checked.
 
     A null, or a column that is not there, is a field that the job does not give and that `defaults` fill. An empty id
     becomes the number of the job.

@@ -35,7 +35,7 @@ class Lines(NamedTuple):
 
 
 def line_type(overridden: Collection[str] = ()) -> type[msgspec.Struct]:
-    """A struct of what lines may hold: of the fields that are overridden anything."""
+    """A struct of what lines may hold; fields that are overridden may hold anything."""
     # What has keys of its own has to be known, for keys are counted.
     unseen = dict.fromkeys(set(overridden) - {"samples", "tags"}, Any)
     name = get_type_hints(FitJob, include_extras=True)["id"]

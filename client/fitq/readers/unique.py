@@ -1,4 +1,4 @@
-"""Ids are held to be unique over a whole submission, in 16 bytes a job."""
+"""Ids must be unique in a whole submission; checking takes 16 bytes a job."""
 
 from __future__ import annotations
 

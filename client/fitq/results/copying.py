@@ -16,7 +16,7 @@ from fitq.results.writers import writing
 def copying(
     stream: Callable[[Kind], Stream], files: tuple[Path, Path], on_results: Callable[[str, pa.RecordBatch], object]
 ) -> Iterator[Callable[[], None]]:
-    """A function that copies to the files of results and traces what has been stored since its last call.
+    """Give a function that copies what has been stored since its last call to the files of results and traces.
 
     `stream` gives the streams to copy from. The files appear at the end of the block; `on_results` is called with the
     cursor of each batch of results and the batch.

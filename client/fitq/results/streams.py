@@ -26,7 +26,7 @@ _Chunk = TypeVar("_Chunk", CommittedChunk, IndexedChunk)
 
 
 class Kind(NamedTuple):
-    """What is read of each chunk: how to get its frames, and what a frame becomes, a batch of `schema`.
+    """What to read of each chunk: how to get its frames, and how to turn a frame into a batch of `schema`.
 
     `at_once` chunks are fetched together.
     """
@@ -50,7 +50,7 @@ class Stream(Protocol):
 
 
 class CompletionOrder:
-    """A batch for each chunk, in the order of the commits, from the one after the cursor `since` on."""
+    """A batch for each chunk in the order of the commits, from the one after the cursor `since`."""
 
     def __init__(self, store: Reader, submission: str, kind: Kind, since: str | None = None) -> None:
         self._store, self._submission, self._kind, self._cursor = store, submission, kind, since
@@ -66,10 +66,10 @@ class CompletionOrder:
 
 
 class InputOrder:
-    """Rows in the order of the input: chunks by their first row, rows held until no chunk can have an earlier one.
+    """Rows in the order of the input: chunks by their first row, and rows held back until no chunk can have earlier ones.
 
-    It waits until all jobs are in, then for each chunk in its turn. With `partial` it gives only what is stored at the
-    first call, the other chunks left out. Its cursor is that of the whole stream: behind the last commit it knows of.
+    It waits until all jobs are in, then for each chunk in turn. With `partial` it gives only what is stored at the first
+    call and leaves the other chunks out. Its cursor is that of the last commit it knows of.
     """
 
     def __init__(self, store: Reader, submission: str, kind: Kind, *, partial: bool = False) -> None:
@@ -103,7 +103,7 @@ class InputOrder:
         return deque(sorted(taken, key=lambda chunk: chunk.first))
 
     def _release(self, first: int | None) -> list[pa.RecordBatch]:
-        """The rows before row `first` of the input, which are held no longer; all of them for None."""
+        """Let go of the rows before row `first` of the input; of all rows for None."""
         rows = [held.num_rows if first is None else _rows_before(held, first) for held in self._held]
         released = [held.slice(0, count) for held, count in zip(self._held, rows, strict=True) if count]
         left = [held.slice(count) for held, count in zip(self._held, rows, strict=True)]
@@ -112,7 +112,7 @@ class InputOrder:
 
 
 def _portion(chunks: deque[_Chunk], at_once: int, ready: set[int] | None = None) -> list[_Chunk]:
-    """At most `at_once` chunks taken from the front, none that is not `ready`."""
+    """Take at most `at_once` chunks from the front, only such as are `ready`."""
     portion: list[_Chunk] = []
     while chunks and len(portion) < at_once and (ready is None or chunks[0].number in ready):
         portion.append(chunks.popleft())

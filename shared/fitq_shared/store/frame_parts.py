@@ -1,6 +1,6 @@
 """Frames in Redis: in parts of half a MiB, because a large value costs the server and its clients several times as much.
 
-Measured per byte: both keep using the same memory for small values, and ask the system for new pages for each large one.
+Both reuse memory for small values, and ask the system for new pages for each large one (docs/decisions).
 The first part has the frame's own key; the next ones add `:1`, `:2` and so on. Only the last part is shorter than
 PART_BYTES, which is how a reader knows that the frame ends. scripts/frame_parts.lua follows the same rules.
 """

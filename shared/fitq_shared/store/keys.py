@@ -71,7 +71,7 @@ class SubmissionKeys(NamedTuple):
         return f"{self._base}:traces:{chunk}"
 
     def staged(self, kind: str, chunk: int, version: int | str) -> str:
-        """A frame on its way in; an attempt for results and traces, a digest for jobs tells it from another one."""
+        """A frame on its way in; `version` tells it from others: an attempt for results and traces, a digest for jobs."""
         return f"{self._base}:staged:{kind}:{chunk}:{version}"
 
     def lease(self, chunk: int) -> str:
@@ -104,10 +104,10 @@ def offers(namespace: str, shape: str) -> str:
 
 
 def lane(namespace: str, name: str) -> str:
-    """List: the messages that wait in a lane; kombu's own, named by its prefix and the queue."""
+    """List: the messages that wait in a lane. It is kombu's, named after its prefix and the queue."""
     return broker_prefix(namespace) + name
 
 
 def broker_prefix(namespace: str) -> str:
-    """What kombu puts before each of its own keys."""
+    """The prefix of all keys of kombu."""
     return f"{namespace}:celery:"

@@ -18,7 +18,7 @@ EXPIRES_SECONDS = 3600
 
 
 def add_offer(client: redis.Redis, key: str, submission: str, chunk: int) -> None:
-    """Offer a chunk to whoever fits one of the same shape; `key` is that of the shape."""
+    """Offer a chunk to the worker that fits one of the same shape; `key` is that of the shape."""
     with client.pipeline() as pipeline:
         pipeline.sadd(key, _entry(submission, chunk))
         pipeline.expire(key, EXPIRES_SECONDS)

@@ -26,5 +26,5 @@ def check_staged(verdict: bytes, settings: Settings) -> None:
 
 
 def message_value(lane: str) -> str:
-    """What is noted of a chunk's message that is sent now: its lane and the Unix time."""
+    """The note of a message that is sent now: its lane and the Unix time."""
     return f"{lane} {time.time():.3f}"

@@ -40,7 +40,7 @@ FITQ = [sys.executable, "-c", "from fitq.cli import main; main(prog_name='fitq')
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The environment of a process that shall use the test's server and namespace."""
+    """The environment of a process that uses the test's server and namespace."""
     fields = {f"FITQ_{name.upper()}": str(value) for name, value in msgspec.structs.asdict(settings).items()}
     return {**os.environ, **fields}
 

@@ -131,7 +131,7 @@ def _error(points: Standardised, state: _State) -> Tensor:
 
 
 def _mean_product(points: Standardised, state: _State) -> Tensor:
-    """mu, the mean of what shall become 0, (B,)."""
+    """mu, the mean of what becomes 0 at the optimum, (B,)."""
     return 0.5 * tree_sum(points.weights * (state.u * state.below + state.v * state.above))
 
 

@@ -1,7 +1,7 @@
 """Compiled code: built once in a process of its own, kept on disk, and taken from there by every later process.
 
 Building takes from two seconds (the reduction) to half a minute (a block of steps), so nobody waits for it: `request`
-starts it in the background, and whoever needs the code goes on without until its file is there.
+starts it in the background, and fits go on without the code until its file is there.
 """
 
 from __future__ import annotations

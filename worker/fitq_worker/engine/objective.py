@@ -44,7 +44,7 @@ class Objective(Protocol):
 
     @property
     def loss_unit(self) -> Tensor:
-        """The loss in units of y of a loss of 1 in the descent, (B,)."""
+        """What a loss of 1 in the descent is in units of y, (B,)."""
 
     @property
     def delta(self) -> Tensor | None:
@@ -57,7 +57,7 @@ class Objective(Protocol):
         """Losses where a descent began and ended, (P, B) each."""
 
     def at_optimum(self) -> Measured:
-        """Those of the optimum itself, without the way through the coordinates of the descent."""
+        """Losses of the optimum itself, without the detour through the coordinates of the descent."""
 
     def solution(self, absolute: Tensor, *, covariance: bool) -> Solution:
         """The optimum and its uncertainty; `absolute` are the jobs with weights of 1 / sigma^2, (B,) bool."""
@@ -160,7 +160,7 @@ class _Points(NamedTuple):
 
 
 def _lowest(loss: Tensor) -> Measured:
-    """Of an optimum known up to rounding."""
+    """What is measured of an optimum that is known up to rounding."""
     return Measured(loss, loss, loss, torch.zeros_like(loss))
 
 

@@ -50,7 +50,7 @@ class Outcome(NamedTuple):
 
 
 class _Fits(NamedTuple):
-    """What is known of each fit of a tile, and what of it may be told."""
+    """What is known of each fit of a tile, and how much of it makes sense."""
 
     final: Tensor  # (P, B) where they ended, in the orthonormal basis
     measured: Measured
@@ -166,7 +166,7 @@ def _loss_columns(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
 
 
 def _uncertainty_columns(outcome: Outcome, fits: _Fits) -> dict[str, Any]:
-    """Of the optimum, and how well its points determine it."""
+    """The uncertainty of the optimum, and how well its points determine it."""
     optimum, factor = fits.optimum, outcome.objective.space.factor
     wanted = fits.solved & numbers(outcome.tile.jobs["covariance"])
     return {

@@ -99,13 +99,13 @@ def coordinates(reduced: Reduced) -> Tensor:
 
 
 def _cut(samples: PaddedSamples, width: int) -> Iterator[PaddedSamples]:
-    """Neighbours in a part's arrays are the same point of different fits: sums go over the first axis."""
+    """Parts of the batch; sums go over the first axis, neighbours in memory are the same point of different fits."""
     for start in range(0, samples.x.shape[1], width):
         yield PaddedSamples(*(field[..., start : start + width].contiguous() for field in samples))
 
 
 def _reduce_part(samples: PaddedSamples, degree: int) -> Reduced:
-    """Seen from the middle of x, or from where most of the weight is if that is far away.
+    """Reduce around the middle of x, or around where most of the weight is if that is far away.
 
     Far from 0 floating point is too coarse for a t that differs little, and where the weights favour one place of x by
     orders of magnitude all that counts is there. The point of x nearest to the weighted mean is never more than a standard
@@ -162,7 +162,7 @@ def _interval(samples: PaddedSamples) -> _Interval:
 
 
 def _map(x: Tensor, inside: Tensor, centre: Tensor, half_width: Tensor) -> Tensor:
-    """t."""
+    """x mapped to t, 0 at what is no point."""
     return torch.where(inside, (x - centre) / half_width, 0.0)
 
 

@@ -34,7 +34,7 @@ _POOR_GAP = 1e-9
 
 
 class Widths(NamedTuple):
-    """What jobs say of the width of huber, (B,) each; NaN is not given."""
+    """The widths of huber that jobs ask for, (B,) each; NaN where a job does not."""
 
     delta: Tensor  # in units of y
     sigmas: Tensor  # in robust standard deviations of the residuals of the l1 fit
@@ -52,7 +52,7 @@ class Robust(NamedTuple):
 
     @property
     def loss_unit(self) -> Tensor:
-        """The loss in units of y of an F of 1, (B,)."""
+        """What F = 1 is as a loss in units of y, (B,)."""
         return self.unit if self.loss == "l1" else self.points.width * self.unit * self.unit
 
     @property
@@ -62,7 +62,7 @@ class Robust(NamedTuple):
         return torch.cat([scaled[:1] + self.offset, scaled[1:]])
 
     def standardise(self, coordinate: Tensor) -> Tensor:
-        """Coordinates in the orthonormal basis, in units of y, in those of the spread; (P, B) both."""
+        """Coordinates in the orthonormal basis, from units of y to units of the spread; (P, B) both."""
         return torch.cat([coordinate[:1] - self.offset, coordinate[1:]]) / self.unit
 
     def loss_at(self, w: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ def robust_optimum(loss: str, given: Points, widths: Widths, penalty: Tensor | N
 
 
 def _improve(robust: Robust) -> Robust:
-    """The few fits of huber whose interior-point method got stuck, descended further."""
+    """Descend further with the few fits of huber whose interior-point method got stuck."""
     stuck = (robust.gap_at(robust.w) > _POOR_GAP).nonzero()[:, 0]
     if robust.loss != "huber" or not len(stuck):
         return robust
@@ -168,7 +168,7 @@ def _solve(loss: str, points: Standardised, solvable: Tensor) -> tuple[Tensor, T
 
 
 def _interpolate(points: Standardised, w: Tensor) -> Tensor:
-    """Coefficients of l1 moved on to the points that they touch, which an optimum goes through, where that is no worse."""
+    """Move coefficients of l1 onto the points that they touch, which an optimum goes through, where that is no worse."""
     residuals = points.residuals(w)
     touched = (residuals.abs() <= _TOUCHING).to(residuals.dtype)
     moved = w + solve(cholesky(points.normal_matrix(touched)), points.projected(touched * residuals))
@@ -177,7 +177,7 @@ def _interpolate(points: Standardised, w: Tensor) -> Tensor:
 
 
 def _make_feasible(points: Standardised, theta: Tensor, w: Tensor) -> Tensor:
-    """theta moved to Q' W theta = the penalty's gradient where it is free to move, and brought within its limits.
+    """Move theta to Q' W theta = the penalty's gradient where it is free to move, and bring it within its limits.
 
     What is left is taken out along the orthonormal polynomials: the constant alone where there is a penalty.
     """

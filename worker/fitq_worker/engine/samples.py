@@ -51,7 +51,7 @@ class PaddedSamples(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """Some jobs of a frame, where they stand in it, and their sample sets."""
+    """Some jobs of a batch, their rows in it, and their sample sets."""
 
     rows: NDArray[np.int64]
     jobs: pa.RecordBatch
@@ -95,7 +95,7 @@ def _tile_width(lengths: NDArray[np.int64], restarts: NDArray[np.int32], samples
 
 
 def tile_sets(jobs: pa.RecordBatch, sets: pa.RecordBatch | None) -> tuple[SampleSets, NDArray[np.int64] | None]:
-    """The sample sets of the jobs, those that several share once, and which of them is whose."""
+    """The sample sets of the jobs, shared ones once, and the set of each job; None where each has its own."""
     inline = np.asarray(jobs["sample_set"].is_null())
     if sets is None or inline.all():
         return sample_sets(jobs), None
@@ -142,7 +142,7 @@ def _drops(jobs: pa.RecordBatch) -> NDArray[np.bool_]:
 
 
 def _drop_missing(sets: SampleSets, here: NDArray[np.bool_]) -> SampleSets:
-    """Points with a missing value get weight 0 where `here`, (N,), says so."""
+    """Give points with a missing value the weight 0, where `here`, (N,), is true."""
     missing = here & (np.isnan(sets.x) | np.isnan(sets.y))
     if sets.weights is not None:
         missing |= here & np.isnan(sets.weights)
@@ -151,7 +151,7 @@ def _drop_missing(sets: SampleSets, here: NDArray[np.bool_]) -> SampleSets:
 
 
 def pad(sets: SampleSets, device: torch.device, set_of: NDArray[np.int64] | None = None) -> PaddedSamples:
-    """The sample sets side by side, padded to the longest of them; those that cannot be computed with become zeros.
+    """The sample sets side by side, padded to the longest; those that cannot be computed with become zeros.
 
     `set_of` is the set of each fit, (B,); None is one each.
     """

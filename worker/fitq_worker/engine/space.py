@@ -41,7 +41,7 @@ class Space(NamedTuple):
 
 
 def choose_space(basis: str, reduced: Reduced, unit: Tensor, offset: Tensor) -> Space:
-    """Targets are (y - offset) / unit in every basis but raw powers, which are the notebook's own coordinates."""
+    """The space of a basis; targets are (y - offset) / unit, but y itself for raw powers, the notebook's coordinates."""
     factor = FACTORS[basis](reduced) if basis in FACTORS else None
     if basis == "power":
         return Space(factor, torch.ones_like(unit), torch.zeros_like(unit))

@@ -125,7 +125,7 @@ def _schedule(plan: Plan, rows: Rows, problem: Quadratic | Sampled) -> Schedule:
 
 
 def _slices(rows: Rows, plan: Plan) -> Iterator[slice]:
-    """Slices of at most `plan.width` fits, fewer where they differ so much that what they keep would not fit memory."""
+    """Slices of at most `plan.width` fits; of fewer where what they keep would not fit into memory."""
     start, end = 0, len(rows)
     while start < end:
         stop = min(start + plan.width, end)

@@ -46,12 +46,12 @@ def join_traces(parts: list[Traces]) -> Traces:
 
 
 def no_traces(jobs: int) -> Traces:
-    """Those of fits that were not descended."""
+    """The traces of fits that were not descended."""
     return Traces(torch.empty(0, jobs), np.zeros(jobs, dtype=np.int16))
 
 
 def find_recorded(trace: str, steps: NDArray[np.int32]) -> tuple[list[int], NDArray[np.int64] | None]:
-    """Steps that any of the fits records and, unless it is the same for all, where in them each fit's are: (T, B).
+    """The steps that any fit records and, unless all record the same, the index of each fit's own among them, (T, B).
 
     Fits with shorter traces repeat their last entry.
     """
