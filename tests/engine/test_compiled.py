@@ -42,3 +42,27 @@ def test_requested_kernel_is_built_in_the_background(name: str, tmp_path: Path, 
     assert kernel.file.exists(), kernel.file.with_suffix(".log").read_text()
     jobs = jobs_batch([FitJob(polynomial=[2.0, 1.0], degree=1, optimizer="sgd", dtype="float64", steps=50)])
     assert fit(jobs, path="auto").results.equals(fit(jobs, path="eager").results)
+
+
+@pytest.mark.parametrize("content", [b"", b"no library at all"])
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_broken_kernel_costs_speed_and_no_fit(name: str, content: bytes, tmp_path: Path) -> None:
+    """A file that is cut short or is none is left alone with a warning, and fits run eager."""
+    kernel, _ = KERNELS[name]
+    code = f"""
+from fitq_shared.jobs.frames import jobs_batch
+from fitq_shared.jobs.job import FitJob
+from fitq_worker.engine import fit
+from {type(kernel).__module__} import {type(kernel).__name__}
+
+kernel = {kernel!r}
+kernel.file.parent.mkdir(parents=True)
+kernel.file.write_bytes({content!r})
+jobs = jobs_batch([FitJob(polynomial=[2.0, 1.0], degree=1, optimizer="sgd", dtype="float64", steps=50)])
+assert fit(jobs, path="auto").results.equals(fit(jobs, path="eager").results)
+assert kernel.file.read_bytes() == {content!r}
+"""
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "cannot be loaded" in done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -62,20 +61,17 @@ def submitted(fitq: Fitq, good: Path) -> str:
 # What costs nothing.
 
 
-def test_help_is_light_and_fast() -> None:
-    """In a fresh process: no pyarrow, celery, torch or numpy, and less than 0.3 s of CPU."""
+def test_help_is_light() -> None:
+    """In a fresh process: no pyarrow, celery, torch or numpy."""
     heavy = ("pyarrow", "celery", "kombu", "redis", "torch", "numpy", "fitq_worker")
     script = (
         "import sys\nfrom fitq.cli import main\n"
         "try:\n    main(['--help'], prog_name='fitq')\n"
         f"finally:\n    print([name for name in {heavy} if name in sys.modules], file=sys.stderr)\n"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.stderr == "[]\n"
     assert "Exit codes" in done.stdout
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3
 
 
 def test_importing_fitq_is_light() -> None:

@@ -250,6 +250,13 @@ def test_chunks_that_share_a_sample_set_store_it_once(
 
 def test_the_same_jobs_have_the_same_digest() -> None:
     """In another process as well: nothing but the jobs goes into it."""
-    digests = [[payload_of(chunk, rows).digest for chunk, rows in enumerate(plan(jobs()))] for _ in range(2)]
-    assert digests[0] == digests[1]
-    assert len(set(digests[0])) == len(digests[0])
+    code = """
+from fitq import readers
+from fitq.submitting.planner import plan
+from fitq_shared.store.payload import payload_of
+print(*(payload_of(chunk, rows).digest for chunk, rows in enumerate(plan(readers.from_recipe([1.0, 2.0], 20_000)))))
+"""
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    here = [payload_of(chunk, rows).digest for chunk, rows in enumerate(plan(jobs()))]
+    assert here == there
+    assert len(set(here)) == len(here)
