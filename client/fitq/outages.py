@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from fitq_shared.errors import ServerUnreachable
-from fitq_shared.waiting import attempts
+from fitq_shared.waiting import attempts, persist
 
 #: How long to go on asking while the server does not answer.
 MAX_OUTAGE_SECONDS = 120.0
@@ -23,10 +23,4 @@ def ride_out(ask: Callable[[], _Answer], deadline: float = float("inf")) -> _Ans
         ServerUnreachable: it did not answer in that time.
     """
     give_up = min(time.monotonic() + MAX_OUTAGE_SECONDS, deadline)
-    for is_last in attempts(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, give_up):
-        try:
-            return ask()
-        except ServerUnreachable:
-            if is_last:
-                raise
-    raise AssertionError("the last attempt returns or raises")
+    return persist(ask, ServerUnreachable, attempts(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, give_up))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+_Result = TypeVar("_Result")
 
 
 def attempts(first_seconds: float, longest_seconds: float, deadline: float = float("inf")) -> Iterator[bool]:
@@ -14,8 +17,29 @@ def attempts(first_seconds: float, longest_seconds: float, deadline: float = flo
     vary by a fifth, so that many who wait for the same thing do not all look at once.
     """
     pause = first_seconds
-    while (left := deadline - time.monotonic()) > 0:
+    while time.monotonic() < deadline:
         yield False
-        time.sleep(min(pause * random.uniform(0.8, 1.2), max(left, 0.0)))
+        remaining = max(deadline - time.monotonic(), 0.0)
+        time.sleep(min(pause * random.uniform(0.8, 1.2), remaining))
         pause = min(2 * pause, longest_seconds)
     yield True
+
+
+def persist(
+    act: Callable[[], _Result],
+    error: type[Exception],
+    tries: Iterator[bool],
+    on_failure: Callable[[Exception], object] = lambda failure: None,
+) -> _Result:
+    """What `act` returns, tried again after each `error`; the one of the last of `tries` (see `attempts`) is raised.
+
+    `on_failure` is called with the errors before it.
+    """
+    for is_last in tries:
+        try:
+            return act()
+        except error as failure:
+            if is_last:
+                raise
+            on_failure(failure)
+    raise ValueError("there was no last attempt")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
-from fitq_shared.waiting import attempts
+import pytest
+
+from fitq_shared.waiting import attempts, persist
 
 
 def test_the_last_attempt_comes_at_the_deadline() -> None:
@@ -21,3 +23,18 @@ def test_the_last_attempt_comes_at_the_deadline() -> None:
 def test_there_is_one_attempt_when_the_time_is_over_already() -> None:
     """Whoever gives no time still gets an answer."""
     assert list(attempts(1, 1, deadline=time.monotonic())) == [True]
+
+
+def test_what_fails_is_tried_again_until_the_last_attempt() -> None:
+    """The errors before it are handed over, the last one is raised, and others come through at once."""
+    seen: list[Exception] = []
+
+    def fail() -> None:
+        raise KeyError(len(seen))
+
+    with pytest.raises(KeyError, match="2"):
+        persist(fail, KeyError, iter([False, False, True]), seen.append)
+    assert [error.args for error in seen] == [(0,), (1,)]
+    assert persist(lambda: len(seen), KeyError, iter([False])) == 2
+    with pytest.raises(KeyError):
+        persist(fail, OSError, iter([False, True]))

@@ -15,7 +15,7 @@ from fitq_shared.errors import ClaimLost, ServerError
 from fitq_shared.queue import FIT_CHUNK, INTERACTIVE_LANE
 from fitq_shared.settings import Settings
 from fitq_shared.store.fitting import Commit, FittingStore
-from fitq_shared.waiting import attempts
+from fitq_shared.waiting import attempts, persist
 from fitq_worker.chunks.leases import Leases
 from fitq_worker.fleet.devices import DEVICE_FAILED_STATUS, DEVICE_VARIABLE
 from fitq_worker.fleet.logs import configure_logging
@@ -88,14 +88,12 @@ def _commit(store: FittingStore, chunk: Chunk, commit: Commit, together: int) ->
 
 def _commit_patiently(store: FittingStore, chunk: Chunk, commit: Commit) -> bool:
     """Commit, again and again while the server is away; after the last attempt the chunk is left to the reconciler."""
-    for is_last in attempts(1, 30, deadline=time.monotonic() + COMMIT_PATIENCE_SECONDS):
-        try:
-            return store.commit(chunk.submission, chunk.number, commit)
-        except ServerError as error:
-            if is_last:
-                raise
-            _log.warning("%s: commit failed, trying again: %s", chunk, error)
-    raise AssertionError("the last attempt returns or raises")
+    return persist(
+        lambda: store.commit(chunk.submission, chunk.number, commit),
+        ServerError,
+        attempts(1, 30, deadline=time.monotonic() + COMMIT_PATIENCE_SECONDS),
+        lambda error: _log.warning("%s: commit failed, trying again: %s", chunk, error),
+    )
 
 
 def _device() -> str:
