@@ -31,10 +31,8 @@ def _batches(path: str | Path, instructions: Instructions) -> Iterator[pa.Record
     with open_input(path) as file:
         is_file = file.read(len(_FILE_MAGIC)) == _FILE_MAGIC
     rows = 0
-    with (
-        translate_errors(path, "Arrow IPC file"),
-        pa.memory_map(str(path)) as mapped,
-    ):  # mapped: a batch may be the whole file
+    # Mapped, because a batch may be the whole file.
+    with translate_errors(path, "Arrow IPC file"), pa.memory_map(str(path)) as mapped:
         for batch in _file(mapped) if is_file else pa.ipc.open_stream(mapped):
             batch = batch.select(field_names(str(path), batch.schema.names, instructions))
             batch.validate(full=True)

@@ -15,19 +15,20 @@ from fitq_shared.store import keys
 from fitq_shared.store.frame_files import FrameFiles
 from fitq_shared.store.frame_parts import get_frames, part_count, set_frame
 from fitq_shared.store.offers import take_offers
-from fitq_shared.store.reader import Reader
+from fitq_shared.store.reader import IndexedChunk, Reader, indexed_chunk
 from fitq_shared.store.scripts import load_script
 from fitq_shared.store.staging import STAGED_SECONDS, Field, check_staged
 
 
 class Claim(NamedTuple):
-    """The right to fit a chunk: its job frame, the number of this attempt from 1, and the frame of shared sample sets.
+    """The right to fit a chunk: its job frame, the number of this attempt from 1, what identifies it, shared sample sets.
 
     The job frame is empty where Redis has lost it.
     """
 
     jobs_frame: bytes
     attempt: int
+    entry: IndexedChunk
     sets_frame: bytes | None = None
 
 
@@ -62,16 +63,16 @@ class FittingStore(Reader):
         names = self._keys(submission)
         touched = [names.manifest, names.committed, names.attempts, names.lease(chunk), names.chunk_index]
         with self._server():
-            verdict, attempt, entry = cast(
+            verdict, attempt, value = cast(
                 "tuple[bytes, int, bytes]",
                 self._claim(keys=touched, args=[chunk, worker, self.settings.lease_seconds, time.time()]),
             )
             if verdict != b"mine":
                 return None
-            # first, last, number of jobs, digest, and the digest of sample sets where they are shared
-            sets = [names.shared_sets(digest.decode()) for digest in entry.split()[4:]]
+            entry = indexed_chunk(chunk, value)
+            sets = [names.shared_sets(entry.sets_digest)] if entry.sets_digest else []
             jobs_frame, *sets_frames = get_frames(self._redis, [names.jobs(chunk), *sets])
-        return Claim(jobs_frame or b"", attempt, sets_frames[0] if sets_frames else None)
+        return Claim(jobs_frame or b"", attempt, entry, *sets_frames)
 
     def take_offers(self, shape: str, submission: str, chunk: int) -> list[tuple[str, int]]:
         """Chunks of this shape to fit together with this one, as submission and number; nobody else is offered them."""

@@ -89,6 +89,11 @@ class FrameFiles:
             ) from None
 
 
+def frame_files(url: str, submission: str) -> FrameFiles | None:
+    """The files of a submission; None where `url` is empty and its frames are in Redis."""
+    return FrameFiles(url, submission) if url else None
+
+
 @cache
 def _opened(url: str) -> tuple[fs.FileSystem, str]:
     system, root = fs.FileSystem.from_uri(url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import NamedTuple, cast
 
 import msgspec
@@ -13,11 +14,12 @@ from fitq_shared.jobs.ids import bucket_of, chunks_in
 from fitq_shared.settings import Settings
 from fitq_shared.store import keys
 from fitq_shared.store.connection import connect, translate_errors
-from fitq_shared.store.frame_files import FrameFiles
+from fitq_shared.store.frame_files import FrameFiles, frame_files
 from fitq_shared.store.frame_parts import get_frames
 from fitq_shared.store.manifest import Manifest
 
 _LOG_PAGE = 500
+_KEPT_URLS = 128
 
 
 class CommittedChunk(NamedTuple):
@@ -29,13 +31,15 @@ class CommittedChunk(NamedTuple):
 
 
 class IndexedChunk(NamedTuple):
-    """What identifies a chunk: the positions of its first and last job in the input, the number of its jobs, a digest."""
+    """What identifies a chunk: the positions of its first and last job in the input, the number of its jobs, digests."""
 
     number: int
     job_count: int
     first: int
     last: int
     digest: str
+    #: That of the sample sets that its jobs share; empty without any.
+    sets_digest: str = ""
 
 
 class Reader:
@@ -47,6 +51,8 @@ class Reader:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._redis = connect(settings)
+        # It never changes, and a worker asks with each commit; what is kept must not grow with the submissions.
+        self._results_url = lru_cache(_KEPT_URLS)(self._read_results_url)
 
     def disconnect(self) -> None:
         """Close the connections to the server; a later command opens new ones."""
@@ -83,7 +89,7 @@ class Reader:
         """What identifies each chunk added so far."""
         with self._server():
             fields = cast("dict[bytes, bytes]", self._redis.hgetall(self._keys(submission).chunk_index))
-        return [_indexed_chunk(number, value) for number, value in fields.items()]
+        return [indexed_chunk(int(number), value) for number, value in fields.items()]
 
     def chunks_with_id(self, submission: str, job: str) -> list[int]:
         """Numbers of the few chunks that may hold the job with this id; none when there is no such job."""
@@ -126,9 +132,7 @@ class Reader:
 
     def files(self, submission: str) -> FrameFiles | None:
         """Where result and trace frames are kept as files; None where they are in Redis."""
-        with self._server():
-            url = cast("bytes | None", self._redis.hget(self._keys(submission).manifest, "results_url"))
-        return FrameFiles(url.decode(), submission) if url else None
+        return frame_files(self._results_url(submission), submission)
 
     def message_count(self, lane: str) -> int:
         """Number of messages in a lane that no worker has taken yet."""
@@ -150,6 +154,11 @@ class Reader:
             for chunk, attempt in zip(chunks, attempts, strict=True)
         ]
 
+    def _read_results_url(self, submission: str) -> str:
+        with self._server():
+            url = cast("bytes | None", self._redis.hget(self._keys(submission).manifest, "results_url"))
+        return (url or b"").decode()
+
     def _keys(self, submission: str) -> keys.SubmissionKeys:
         return keys.SubmissionKeys(self.settings.namespace, submission)
 
@@ -168,6 +177,7 @@ def _manifest(submission: str, raw: dict[bytes, bytes]) -> Manifest:
     return msgspec.convert({**fields, "id": submission, "statuses": statuses}, Manifest, strict=False)
 
 
-def _indexed_chunk(number: bytes, value: bytes) -> IndexedChunk:
-    first, last, job_count, digest, *_ = value.decode().split()
-    return IndexedChunk(int(number), int(job_count), int(first), int(last), digest)
+def indexed_chunk(number: int, value: bytes) -> IndexedChunk:
+    """The chunk of an entry in the index, as `add_chunk` writes it."""
+    first, last, job_count, *digests = value.decode().split()
+    return IndexedChunk(number, int(job_count), int(first), int(last), *digests)

@@ -17,7 +17,7 @@ from fitq_shared.errors import DifferentContent
 from fitq_shared.jobs.ids import BUCKETS, bucket_ids
 from fitq_shared.settings import Settings
 from fitq_shared.store import keys
-from fitq_shared.store.frame_files import FrameFiles
+from fitq_shared.store.frame_files import frame_files
 from fitq_shared.store.frame_parts import keys_of_parts, part_count, set_frame
 from fitq_shared.store.manifest import Manifest
 from fitq_shared.store.offers import add_offer
@@ -55,8 +55,7 @@ class SubmittingStore(Reader):
         Raises:
             ResultsUnreachable: FITQ_RESULTS_URL names nothing that could be reached.
         """
-        if self.settings.results_url:
-            FrameFiles(self.settings.results_url, submission)
+        frame_files(self.settings.results_url, submission)  # raises before anything is stored
         self._forget_expired()
         now, namespace = time.time(), self.settings.namespace
         fields: dict[str, Field] = {"source": source, "state": "open", "created_at": now, "key": key}
@@ -119,7 +118,8 @@ class SubmittingStore(Reader):
         Raises:
             SubmissionNotFound: no submission has this id.
         """
-        manifest, files = self.manifest(submission), self.files(submission)
+        manifest = self.manifest(submission)
+        files = frame_files(manifest.results_url, submission)
         names, namespace = self._all_keys(manifest), self.settings.namespace
         if files is not None:
             files.remove_all()  # first: while the manifest is there, a removal that fails can be tried again
@@ -145,14 +145,14 @@ class SubmittingStore(Reader):
         Raises:
             SubmissionNotFound: no submission has this id.
         """
-        names = self._all_keys(self.manifest(submission))
-        memory = 0
+        manifest = self.manifest(submission)
+        names, memory = self._all_keys(manifest), 0
         for some in _portions(names):
             with self._server(), self._redis.pipeline(transaction=False) as pipeline:
                 for name in some:
                     pipeline.memory_usage(name)
                 memory += sum(size or 0 for size in pipeline.execute())
-        files = self.files(submission)
+        files = frame_files(manifest.results_url, submission)
         return memory, 0 if files is None else files.size()
 
     def _forget_expired(self) -> None:

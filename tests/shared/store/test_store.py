@@ -17,6 +17,7 @@ from fitq_shared.store import stranded as stranded_module
 from fitq_shared.store.fitting import Claim, Commit, FittingStore
 from fitq_shared.store.keys import SubmissionKeys, submissions
 from fitq_shared.store.payload import Payload
+from fitq_shared.store.reader import IndexedChunk, Reader
 from fitq_shared.store.stranded import StrandedChunks, WaitingChunk
 from fitq_shared.store.submitting import SubmittingStore
 
@@ -33,6 +34,12 @@ def submission(store: SubmittingStore) -> str:
     for chunk in (0, 1):
         store.add_chunk("sub", Payload(chunk, b"frame %d" % chunk, 3, 0, 2), LANE)
     return "sub"
+
+
+def entry_of(store: Reader, chunk: int) -> IndexedChunk:
+    """The entry in the index of a chunk of the submission."""
+    (entry,) = (entry for entry in store.index("sub") if entry.number == chunk)
+    return entry
 
 
 def test_an_open_submission_counts_the_jobs_and_chunks_added(store: SubmittingStore, submission: str) -> None:
@@ -55,7 +62,7 @@ def test_another_chunk_of_the_same_number_is_refused(store: SubmittingStore, sub
         store.add_chunk(submission, Payload(1, b"other", 3, 7, 9), LANE)
     with pytest.raises(DifferentContent):
         store.add_chunk(submission, Payload(0, b"other", 3, 0, 2), LANE)
-    assert fitting.claim(submission, 0, "a") == Claim(b"frame 0", 1)
+    assert fitting.claim(submission, 0, "a") == Claim(b"frame 0", 1, entry_of(store, 0))
     store.add_chunk(submission, Payload(1, b"frame 1", 3, 0, 2), LANE)
     assert (store.manifest(submission).jobs, store.manifest(submission).chunks) == (6, 2)
 
@@ -97,8 +104,8 @@ def test_a_claim_hands_out_the_job_frame_and_counts_attempts(
     store: SubmittingStore, submission: str, fitting: FittingStore
 ) -> None:
     """A worker gets back the chunk that it holds already, as a further attempt."""
-    assert fitting.claim(submission, 1, "a") == Claim(b"frame 1", 1)
-    assert fitting.claim(submission, 1, "a") == Claim(b"frame 1", 2)
+    assert fitting.claim(submission, 1, "a") == Claim(b"frame 1", 1, entry_of(store, 1))
+    assert fitting.claim(submission, 1, "a") == Claim(b"frame 1", 2, entry_of(store, 1))
     assert store.manifest(submission).started_at is not None
 
 
@@ -106,7 +113,7 @@ def test_a_claimed_chunk_is_refused_to_other_workers(submission: str, fitting: F
     """Only one worker fits a chunk at a time, and a refusal is no attempt."""
     fitting.claim(submission, 0, "a")
     assert fitting.claim(submission, 0, "b") is None
-    assert fitting.claim(submission, 0, "a") == Claim(b"frame 0", 2)
+    assert fitting.claim(submission, 0, "a") == Claim(b"frame 0", 2, entry_of(fitting, 0))
 
 
 def test_the_chunk_of_a_worker_that_stopped_renewing_can_be_claimed(
@@ -117,7 +124,7 @@ def test_the_chunk_of_a_worker_that_stopped_renewing_can_be_claimed(
     fitting.claim(submission, 0, "a")
     assert 0 < redis_client.ttl(lease) <= store.settings.lease_seconds
     redis_client.delete(lease)  # as its expiry does
-    assert fitting.claim(submission, 0, "b") == Claim(b"frame 0", 2)
+    assert fitting.claim(submission, 0, "b") == Claim(b"frame 0", 2, entry_of(store, 0))
     assert not fitting.renew(submission, 0, "a")
 
 

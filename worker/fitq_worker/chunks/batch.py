@@ -48,7 +48,7 @@ def claim_chunk(store: FittingStore, worker: str, submission: str, number: int) 
     try:
         return Chunk(submission, number, claim.attempt, _read(claim))
     except FrameError as error:
-        jobs = recover_jobs(claim.jobs_frame, next(entry for entry in store.index(submission) if entry.number == number))
+        jobs = recover_jobs(claim.jobs_frame, claim.entry)
         return Chunk(submission, number, claim.attempt, Rows(jobs), f"the jobs of this chunk cannot be read: {error}")
 
 
