@@ -44,6 +44,13 @@ static void descend(int fits, int steps, const float* target, const float* floor
 extern "C" void nadam(int size, int fits, int steps, const float* target, const float* floor, float* w, float* trace,
                       int every, const float* gradient_weight, const float* moment_weight, const float* correction,
                       float lr, float beta1, float beta2, float eps) {
+#ifdef __x86_64__
+    const unsigned mode = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(mode | 0x8040);  // subnormal numbers are 0, as they are to fitq
+#endif
     const auto run = size == 2 ? descend<2> : size == 3 ? descend<3> : size == 4 ? descend<4> : size == 6 ? descend<6> : descend<9>;
     run(fits, steps, target, floor, w, trace, every, gradient_weight, moment_weight, correction, lr, beta1, beta2, eps);
+#ifdef __x86_64__
+    __builtin_ia32_ldmxcsr(mode);
+#endif
 }

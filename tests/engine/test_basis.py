@@ -5,10 +5,10 @@ import pytest
 import torch
 from numpy.polynomial import chebyshev, legendre, polynomial
 
-from fitq_worker.engine.basis import FACTORS, to_scaled_powers
-from fitq_worker.engine.exact import powers
-from fitq_worker.engine.reduction import reduce, sample_points
-from fitq_worker.engine.samples import SampleSets, pad
+from fitq_worker.engine.optimum.exact import powers
+from fitq_worker.engine.samples.basis import FACTORS, to_scaled_powers
+from fitq_worker.engine.samples.reduction import reduce, sample_points
+from fitq_worker.engine.samples.sets import SampleSets, pad
 
 DEGREE = 3
 X = np.geomspace(1, 1000, 20)

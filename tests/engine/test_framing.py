@@ -12,7 +12,8 @@ from fitq_shared.jobs.fields import Basis, Dtype
 from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.schemas import RESULT_SCHEMA, TRACE_SCHEMA
-from fitq_worker.engine import fit, outcome
+from fitq_worker.engine import fit
+from fitq_worker.engine.outcome import results
 
 SECONDS = 1.7e9 + np.arange(12.0)
 
@@ -56,14 +57,14 @@ def test_an_exception_costs_the_guilty_rows_alone(
     """They are found by halving, become `error` and are logged with the traceback; the others keep every bit."""
     jobs = sensors(11)
     healthy = by_id(jobs)
-    coefficients = outcome._coefficient_columns
+    coefficients = results._coefficient_columns
 
-    def fragile(whole: outcome.Outcome, fits: Any) -> dict[str, Any]:
+    def fragile(whole: results.Outcome, fits: Any) -> dict[str, Any]:
         if set(guilty) & set(whole.tile.jobs["id"].to_pylist()):
             raise OverflowError("too large for a row")
         return coefficients(whole, fits)
 
-    monkeypatch.setattr(outcome, "_coefficient_columns", fragile)
+    monkeypatch.setattr(results, "_coefficient_columns", fragile)
     with caplog.at_level(logging.ERROR):
         found = by_id(jobs)
 

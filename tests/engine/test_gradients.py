@@ -8,11 +8,10 @@ import torch
 
 from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob
-from fitq_worker.engine.descent import differentiate
-from fitq_worker.engine.losses import LOSSES, Problem
-from fitq_worker.engine.reduction import reduce, sample_points
-from fitq_worker.engine.samples import pad, sample_sets
-from fitq_worker.engine.space import Space, choose_space, quadratic_problem, ridge_system, sampled_problem
+from fitq_worker.engine.descent.losses import LOSSES, Problem, differentiate, value_at
+from fitq_worker.engine.descent.space import Space, choose_space, quadratic_problem, ridge_system, sampled_problem
+from fitq_worker.engine.samples.reduction import reduce, sample_points
+from fitq_worker.engine.samples.sets import pad, sample_sets
 
 DEGREE, FITS = 3, 6
 WIDTH, CURVATURE, RIDGE = 0.7, 1.4, 0.3
@@ -44,7 +43,7 @@ def test_gradient_is_the_one_of_the_normal_equations(ridge: float) -> None:
     problem, _ = problem_of("power", "mse", ridge)
     w = RANDOM.normal(size=(DEGREE + 1, FITS))
 
-    _, gradient = differentiate(LOSSES["mse"], torch.from_numpy(w), problem)
+    _, gradient = differentiate("mse", torch.from_numpy(w), problem)
 
     for fit in range(FITS):
         design = np.vander(X[fit], DEGREE + 1, increasing=True)
@@ -61,12 +60,12 @@ def test_gradient_is_the_slope_of_the_loss(basis: str, loss: str, ridge: float) 
     """Central differences of the loss, whose error is of the second order in the distance."""
     problem, _ = problem_of(basis, loss, ridge)
     w = torch.from_numpy(RANDOM.normal(size=(DEGREE + 1, FITS)))
-    value, distance = LOSSES[loss], 1e-6
+    distance = 1e-6
 
-    _, gradient = differentiate(value, w, problem)
+    _, gradient = differentiate(loss, w, problem)
 
     for k in range(DEGREE + 1):
         aside: Any = torch.zeros_like(w)
         aside[k] = distance
-        slope = (value(w + aside, problem) - value(w - aside, problem)) / (2 * distance)
+        slope = (value_at(loss, w + aside, problem) - value_at(loss, w - aside, problem)) / (2 * distance)
         torch.testing.assert_close(gradient[k], slope, rtol=1e-6, atol=1e-6)

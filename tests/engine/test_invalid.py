@@ -13,8 +13,8 @@ from fitq_shared.jobs.columns import replace_columns
 from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.points import find_unfit
-from fitq_worker.engine.invalid import messages
-from fitq_worker.engine.samples import SampleSets, pad, sample_sets, tile_sets
+from fitq_worker.engine.outcome.invalid import messages
+from fitq_worker.engine.samples.sets import SampleSets, pad, sample_sets, tile_sets
 
 NAN, INFINITE = float("nan"), float("inf")
 GOOD = {"x": [0.0, 1.0, 2.0, 3.0], "y": [5.0, 6.0, 7.0, 8.0], "weights": [1.0, 1.0, 1.0, 1.0]}

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fitq_worker.compiler import cxx_compiler
-from fitq_worker.engine import kernels
-from fitq_worker.engine.fused_reduction import Reduction, ReductionKernel, load
-from fitq_worker.engine.reduction import Reduced, reduce, sample_points
-from fitq_worker.engine.samples import SampleSets, pad
+from fitq_worker.engine.samples.fused_reduction import Reduction, find_reduction
+from fitq_worker.engine.samples.reduction import Reduced, reduce, sample_points
+from fitq_worker.engine.samples.sets import SampleSets, pad
 
 CPU = torch.device("cpu")
 #: What a point of weight 0 may have for x and y.
@@ -24,8 +23,7 @@ NO_NUMBERS = [np.nan, np.inf, -np.inf, 1e300]
 def fused() -> Reduction:
     if cxx_compiler() is None:
         pytest.skip("no C++ compiler: reduction.cpp cannot be built here")
-    kernels.build(ReductionKernel())
-    reduction = load(ReductionKernel())
+    reduction = find_reduction("compiled")
     assert reduction is not None
     return reduction
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob, Samples
-from fitq_worker.engine.samples import sample_sets
+from fitq_worker.engine.samples.sets import sample_sets
 
 
 def test_generated_sets_are_those_of_the_jobs() -> None:

@@ -10,7 +10,7 @@ from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.schemas import RESULT_SCHEMA, TRACE_SCHEMA
 from fitq_shared.jobs.trace import recorded_steps
 from fitq_worker.engine import fit
-from fitq_worker.engine.plan import CodePath
+from fitq_worker.engine.native.kernels import CodePath
 
 
 def fit_one(**fields: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -12,9 +12,9 @@ from fitq_shared.jobs.fields import Basis
 from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob
 from fitq_worker.engine import fit
-from fitq_worker.engine.exact import least_squares
-from fitq_worker.engine.reduction import reduce
-from fitq_worker.engine.samples import SampleSets, pad
+from fitq_worker.engine.optimum.exact import least_squares
+from fitq_worker.engine.samples.reduction import reduce
+from fitq_worker.engine.samples.sets import SampleSets, pad
 
 Floats = NDArray[np.float64]
 Row = list[Fraction]

@@ -20,7 +20,7 @@ from fitq_shared.jobs.schemas import JOB_SCHEMA, SETS_SCHEMA
 from fitq_shared.store.fitting import Claim, Commit, FittingStore
 from fitq_worker.chunks.unreadable import recover_jobs
 from fitq_worker.engine import Fitted, fit
-from fitq_worker.engine.framing import empty_traces, error_results
+from fitq_worker.engine.outcome.framing import empty_traces, error_results
 from fitq_worker.fleet.devices import DEVICE_FAILED_STATUS
 
 _log = logging.getLogger(__name__)

@@ -1,13 +1,16 @@
 """Arithmetic whose last bit depends on nothing but the numbers: not on the batch, the place in it or the code path.
 
-IEEE 754 fixes the result of +, -, *, / and square root. What is left to get wrong is the order of a sum and a square
-root that is not correctly rounded, and both happen: library reductions choose their order by shape, and torch's
-vectorised square root on a CPU is up to one unit in the last place off where a compiled kernel's is exact.
+IEEE 754 fixes the result of +, -, *, / and square root. What is left to get wrong is the order of a sum, a square root that
+is not correctly rounded, and functions that no standard fixes. All happen: library reductions choose their order by shape,
+torch's vectorised square root on a CPU is up to one unit in the last place off where that of compiled code is exact, and
+its logarithm differs by processor.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -40,33 +43,30 @@ def tree_sum(values: Tensor) -> Tensor:
     return values[0] + 0.0  # turns -0.0, which an appended zero would have turned too
 
 
-class _Repeated(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, row: Tensor, count: int) -> Tensor:
-        return row.expand(count, *row.shape)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return tree_sum(gradients[0]), None
-
-
-def repeated(row: Tensor, count: int) -> Tensor:
-    """`row` as each of `count` rows, shape (count, ...).
-
-    Broadcasting does the same, but autograd then adds up the gradient in an order that depends on the shape.
-    """
-    result: Tensor = _Repeated.apply(row, count)  # type: ignore[no-untyped-call]  # torch leaves `apply` untyped
-    return result
-
-
 def square_root(values: Tensor) -> Tensor:
     """Correctly rounded square root, elementwise, for float32 and float64.
 
     In eager float32 the root is taken in float64 and rounded: its error of one unit there is too small to move a
     float32 result, since the root of a 24-bit number is never that close to the middle between two of them.
     """
-    if torch.compiler.is_compiling() or values.device.type != "cpu":
+    if type(values) is not Tensor or values.device.type != "cpu":  # traced: compiled code rounds correctly
         return values.sqrt()
     if values.dtype == torch.float32:
         return values.double().sqrt().to(torch.float32)
     return torch.from_numpy(np.sqrt(values.numpy()))
+
+
+@contextmanager
+def without_subnormals() -> Iterator[None]:
+    """Take every subnormal number as 0 in this thread, and let torch compute in no other.
+
+    Some processors take a hundred cycles for each. The thread's own mode, and torch's number of threads, come back after.
+    """
+    threads, flushing = torch.get_num_threads(), sys.float_info.min * 0.5 == 0.0
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushing)
+        torch.set_num_threads(threads)

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob
-from fitq_worker.engine import compiled, kernels
-from fitq_worker.engine.compiled import StepKernel
-from fitq_worker.engine.framing import make_frames
-from fitq_worker.engine.plan import CodePath, make_plan
-from fitq_worker.engine.samples import cut_tiles, numbers
+from fitq_worker.engine.native.kernels import CodePath, load, request
+from fitq_worker.engine.native.program import Program
+from fitq_worker.engine.outcome.framing import make_frames
+from fitq_worker.engine.plan import make_plan
+from fitq_worker.engine.samples.sets import cut_tiles, numbers
 from fitq_worker.engine.tile import fit_tile
 
 #: What a worker can expect first: the notebook's degree in either basis.
@@ -74,11 +74,10 @@ def _by_penalty(jobs: pa.RecordBatch) -> list[NDArray[np.int64]]:
 
 def warm_up(device: str) -> None:
     """Do what would slow down a first fit, and load or start to build the kernels that most work needs."""
-    kind = torch.device(device).type
     for degree, triangular in _COMMON_KERNELS:
-        kernel = StepKernel("nadam", degree, triangular, "float32", True, kind)
-        if compiled.load(kernel) is None:
-            kernels.request(kernel)
+        program = Program("mse", "nadam", degree, triangular, "float32", one_schedule=True)
+        if load(program) is None:
+            request(program)
     fit(jobs_batch([FitJob(polynomial=[1.0], steps=1)]), device)
 
 

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from torch import Tensor
 
 from fitq_shared.jobs.schemas import SHAPE_COLUMNS
-from fitq_worker.engine import compiled, fused_reduction, kernels
-from fitq_worker.engine.compiled import StepKernel
-from fitq_worker.engine.descent import StepBlock, step_block
-from fitq_worker.engine.fused_reduction import Reduction, ReductionKernel
-from fitq_worker.engine.lbfgs import lbfgs_block
-from fitq_worker.engine.optimizers import HYPERPARAMETERS, Hyper
-from fitq_worker.engine.reduction import Reduced, reduce
-from fitq_worker.engine.samples import SampleSets, numbers, pad
-from fitq_worker.engine.schedule import SCHEDULES, Combinations, combine
-from fitq_worker.engine.stopping import CRITERIA
+from fitq_worker.engine.descent import eager
+from fitq_worker.engine.descent.eager import Descent, Fits, step_block
+from fitq_worker.engine.descent.lbfgs import lbfgs_block
+from fitq_worker.engine.descent.losses import Problem
+from fitq_worker.engine.descent.optimizers import HYPERPARAMETERS, Hyper
+from fitq_worker.engine.descent.schedule import SCHEDULES, Combinations, Schedule, combine
+from fitq_worker.engine.descent.stopping import CRITERIA, Criteria
+from fitq_worker.engine.native import descent as native
+from fitq_worker.engine.native.kernels import CodePath, find_library
+from fitq_worker.engine.native.program import Program
+from fitq_worker.engine.samples.fused_reduction import Reduction, find_reduction
+from fitq_worker.engine.samples.reduction import Reduced, reduce
+from fitq_worker.engine.samples.sets import SampleSets, numbers, pad
 
-#: Which code descends: a kernel if there is one, none in any case, or one that is built if need be.
-CodePath = Literal["auto", "eager", "compiled"]
+#: Runs the fits of a batch until they end, as `descent.eager.descend`.
+Descend = Callable[[Problem, Tensor, Fits, Schedule, Criteria, list[int]], Descent]
 
-#: Fits descended together: a compiled block wants its arrays in the cache of a core, an eager one few large operations.
-COMPILED_TILE_FITS, EAGER_TILE_FITS, CUDA_TILE_FITS = 8192, 16384, 1 << 20
+#: Fits descended together: native code wants their problems in a near cache, torch few large operations.
+NATIVE_TILE_FITS, EAGER_TILE_FITS, CUDA_TILE_FITS = 8192, 16384, 1 << 20
 #: Coefficient updates from which a missing kernel is worth building: some seconds of eager work.
 WORTH_COMPILING_UPDATES = 50_000_000
 
@@ -40,7 +44,7 @@ class Plan(NamedTuple):
     reduction: Reduction
     #: The reduction, or the loss, pads the sample sets.
     pads: bool
-    block: StepBlock
+    descend: Descend
     #: The jobs have a ridge.
     has_ridge: bool
     #: Fits that are descended together.
@@ -48,7 +52,6 @@ class Plan(NamedTuple):
     #: The hyperparameters of the jobs, and what their schedules depend on.
     hyper: Hyper
     combinations: Combinations
-    on_block: Callable[[], None]
 
     @property
     def one_schedule(self) -> bool:
@@ -60,24 +63,23 @@ def make_plan(jobs: pa.RecordBatch, device: torch.device, path: CodePath, on_blo
     """The plan for jobs that agree in SHAPE_COLUMNS and in whether they have a ridge."""
     shape = {name: jobs[name][0].as_py() for name in SHAPE_COLUMNS}
     has_ridge = jobs["ridge"][0].as_py() > 0
-    fused = _fused_reduction(path) if shape["loss"] == "mse" and device.type == "cpu" else None
+    fused = find_reduction(path) if shape["loss"] == "mse" and device.type == "cpu" else None
     reduction, pads = fused or partial(_padded_reduction, device), fused is None
-    eager = _eager(shape["loss"], shape["optimizer"])
+    descend = _eager(shape["loss"], shape["optimizer"], on_block)
     if shape["optimizer"] == "exact":
         nothing = Combinations({"gamma": np.zeros(1)}, np.zeros(len(jobs), dtype=np.int64))
-        return Plan(shape, reduction, pads, eager, has_ridge, len(jobs), {}, nothing, on_block)
+        return Plan(shape, reduction, pads, descend, has_ridge, len(jobs), {}, nothing)
     hyper = _hyperparameters(jobs)
     combinations = combine(shape["optimizer"], hyper)
     updates = int(numbers(jobs["restarts"]).sum()) * int(hyper["steps"].max()) * (shape["degree"] + 1)
-    triangular = shape["basis"] != "orthogonal" or has_ridge
-    kernel = None
-    if shape["loss"] == "mse" and shape["optimizer"] != "lbfgs":
-        one = combinations.width == 1
-        wanted = StepKernel(shape["optimizer"], shape["degree"], triangular, shape["dtype"], one, device.type)
-        kernel = _compiled_block(wanted, path, updates)
-    width = EAGER_TILE_FITS if kernel is None else COMPILED_TILE_FITS
+    found = None
+    if shape["optimizer"] != "lbfgs" and device.type == "cpu":
+        triangular = shape["loss"] == "mse" and (shape["basis"] != "orthogonal" or has_ridge)
+        what = shape["loss"], shape["optimizer"], shape["degree"], triangular, shape["dtype"], combinations.width == 1
+        found = _find_native(Program(*what), path, updates, on_block)
+    width = EAGER_TILE_FITS if found is None else NATIVE_TILE_FITS
     width = CUDA_TILE_FITS if device.type == "cuda" else width
-    return Plan(shape, reduction, pads, kernel or eager, has_ridge, width, hyper, combinations, on_block)
+    return Plan(shape, reduction, pads, found or descend, has_ridge, width, hyper, combinations)
 
 
 def _hyperparameters(jobs: pa.RecordBatch) -> Hyper:
@@ -87,32 +89,16 @@ def _hyperparameters(jobs: pa.RecordBatch) -> Hyper:
     return {name: numbers(column) for name, column in columns.items()}
 
 
-def _eager(loss: str, optimizer: str) -> StepBlock:
-    if optimizer == "lbfgs":
-        return partial(lbfgs_block, loss=loss)
-    return partial(step_block, loss=loss, optimizer=optimizer)
+def _find_native(program: Program, path: CodePath, updates: int, on_block: Callable[[], None]) -> Descend | None:
+    """The native descent; None where there is none yet or none is wanted."""
+    library = find_library(program, path, worth_building=updates >= WORTH_COMPILING_UPDATES)
+    return None if library is None else partial(native.descend, library, program.optimizer, on_block)
 
 
-def _compiled_block(kernel: StepKernel, path: CodePath, updates: int) -> StepBlock | None:
-    """The compiled block; None where there is none yet or none is wanted."""
-    if path == "compiled":
-        kernels.build(kernel)
-    ready = None if path == "eager" else compiled.load(kernel)
-    if path == "auto" and ready is None and updates >= WORTH_COMPILING_UPDATES:
-        kernels.request(kernel)
-    return ready
+def _eager(loss: str, optimizer: str, on_block: Callable[[], None]) -> Descend:
+    steps = partial(lbfgs_block, loss=loss) if optimizer == "lbfgs" else partial(step_block, loss=loss, optimizer=optimizer)
+    return partial(eager.descend, eager.Method(steps, loss, optimizer, on_block))
 
 
 def _padded_reduction(device: torch.device, sets: SampleSets, degree: int) -> Reduced:
     return reduce(pad(sets, device), degree)
-
-
-def _fused_reduction(path: CodePath) -> Reduction | None:
-    """The fused reduction; None where there is none yet or none is wanted."""
-    kernel = ReductionKernel()
-    if path == "compiled":
-        kernels.build(kernel)
-    ready = None if path == "eager" else fused_reduction.load(kernel)
-    if path == "auto" and ready is None:
-        kernels.request(kernel)
-    return ready

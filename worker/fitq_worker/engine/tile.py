@@ -10,18 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fitq_worker.engine.descent import Descent, Fits, Method, count_block_steps, descend, is_triangular
-from fitq_worker.engine.losses import LOSSES, Problem, Quadratic, Sampled
-from fitq_worker.engine.objective import Objective, robust_objective, squares_objective
-from fitq_worker.engine.optimizers import OPTIMIZERS, Hyper
-from fitq_worker.engine.outcome import Ended, Outcome, end_at_once
+from fitq_worker.engine.descent.eager import BLOCK_STEPS, Descent, Fits
+from fitq_worker.engine.descent.losses import Problem, value_at
+from fitq_worker.engine.descent.optimizers import OPTIMIZERS, Hyper
+from fitq_worker.engine.descent.schedule import Schedule, tabulate
+from fitq_worker.engine.descent.starts import Starts, draw_starts, find_lowest
+from fitq_worker.engine.descent.stopping import DIVERGENCE_FACTOR, Criteria
+from fitq_worker.engine.descent.traces import Traces, find_recorded, join_traces, no_traces, scale
+from fitq_worker.engine.optimum.objective import Objective, robust_objective, squares_objective
+from fitq_worker.engine.outcome.results import Ended, Outcome, end_at_once
 from fitq_worker.engine.plan import Plan
-from fitq_worker.engine.reduction import Reduced
-from fitq_worker.engine.samples import Tile
-from fitq_worker.engine.schedule import Schedule, tabulate
-from fitq_worker.engine.starts import Starts, draw_starts, find_lowest
-from fitq_worker.engine.stopping import DIVERGENCE_FACTOR, Criteria
-from fitq_worker.engine.traces import Traces, find_recorded, join_traces, no_traces, scale
+from fitq_worker.engine.samples.reduction import Reduced
+from fitq_worker.engine.samples.sets import Tile
 
 #: Fits are descended together as long as the losses they keep, and the tables of their schedules, hold no more numbers
 #: than this: 256 MiB of float32.
@@ -63,7 +63,7 @@ def descend_best(rows: Rows, plan: Plan, objective: Objective, starts: Starts) -
     fit = torch.from_numpy(starts.fit).to(unit.device)
     problem = type(problem)(*(field[..., fit] for field in problem))
     descent, traces = _descend(rows[starts.fit], plan, problem, starts.w, unit[fit])
-    final = LOSSES[plan.shape["loss"]](descent.w.double(), problem)
+    final = value_at(plan.shape["loss"], descent.w.double(), problem)
     lowest = find_lowest(final.cpu().numpy(), starts.fit)
     best = torch.from_numpy(lowest).to(unit.device)
     w, steps_made, end = descent.w[:, best].double(), descent.steps_made[best], descent.end[best]
@@ -75,7 +75,6 @@ def _descend(rows: Rows, plan: Plan, problem: Problem, start: Tensor, unit: Tens
     start = start.to(getattr(torch, plan.shape["dtype"]))
     problem = type(problem)(*(field.to(start.dtype) for field in problem))
     loss, optimizer = plan.shape["loss"], plan.shape["optimizer"]
-    method = Method(plan.block, loss, optimizer, plan.on_block)
     parts, traces = [], []
     for some in _slices(rows, plan):
         hyper = {name: values[rows[some]] for name, values in plan.hyper.items()}
@@ -83,7 +82,7 @@ def _descend(rows: Rows, plan: Plan, problem: Problem, start: Tensor, unit: Tens
         fits, schedule = _fits(optimizer, hyper, start), _schedule(plan, rows[some], part)
         steps, entries = find_recorded(plan.shape["trace"], hyper["steps"])
         begin = start[:, some].contiguous()
-        end = descend(part, begin, fits, schedule, _criteria(hyper, part, begin, loss), steps, method)
+        end = plan.descend(part, begin, fits, schedule, _criteria(hyper, part, begin, loss), steps)
         losses = end.losses if entries is None else end.losses.gather(0, torch.from_numpy(entries).to(start.device))
         traces.append(scale(losses, unit[some]))
         parts.append(end._replace(losses=losses[:0]))
@@ -100,8 +99,7 @@ def _criteria(hyper: Hyper, problem: Problem, start: Tensor, loss: str) -> Crite
     criteria = Criteria(ftol, patience, gtol, torch.full_like(ftol, torch.inf))
     if not criteria.watched.any():
         return criteria
-    value = LOSSES[loss]
-    usual = torch.maximum(value(start, problem), value(torch.zeros_like(start), problem))
+    usual = torch.maximum(value_at(loss, start, problem), value_at(loss, torch.zeros_like(start), problem))
     return criteria._replace(ceiling=DIVERGENCE_FACTOR * usual)
 
 
@@ -112,11 +110,10 @@ def _fits(optimizer: str, hyper: Hyper, like: Tensor) -> Fits:
     return Fits(torch.tensor(hyper["lr"]).to(like), steps, torch.from_numpy(constants).to(like))
 
 
-def _schedule(plan: Plan, rows: Rows, problem: Quadratic | Sampled) -> Schedule:
+def _schedule(plan: Plan, rows: Rows, problem: Problem) -> Schedule:
     """The tables of a batch, one block beyond its last step."""
     device, batch = problem.target.device, problem.target.shape[-1]
-    size = len(problem.target) if isinstance(problem, Quadratic) else len(problem.design)
-    beyond = int(plan.hyper["steps"][rows].max()) + count_block_steps(size, is_triangular(problem))
+    beyond = int(plan.hyper["steps"][rows].max()) + BLOCK_STEPS
     schedule = tabulate(plan.shape["optimizer"], plan.combinations.take(rows), beyond, device)
     if plan.one_schedule or schedule.column is not None:
         return schedule

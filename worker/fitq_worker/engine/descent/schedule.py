@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fitq_worker.engine.optimizers import OPTIMIZERS, Floats, Hyper
+from fitq_worker.engine.descent.optimizers import OPTIMIZERS, Floats, Hyper
 
 SCHEDULES = ("constant", "cosine", "exponential", "step")
 _RATE = ("schedule", "gamma", "step_size", "steps")

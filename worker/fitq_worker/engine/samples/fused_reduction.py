@@ -6,12 +6,8 @@ It gives the bits of `reduction.reduce`, and takes the sample sets as they come 
 from __future__ import annotations
 
 import ctypes
-import json
-import logging
-import subprocess
-import sys
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,20 +16,14 @@ import torch
 from torch import Tensor
 
 from fitq_shared.jobs.points import MAX_MAGNITUDE
-from fitq_worker.compiler import cxx_compiler
-from fitq_worker.engine.kernels import build_in_background, kernel_file
-from fitq_worker.engine.reduction import CONSTANT_TOLERANCE, FAR_DEVIATIONS, RANK_TOLERANCE, Reduced
-from fitq_worker.engine.samples import SampleSets
-
-log = logging.getLogger(__name__)
+from fitq_worker.engine.native.kernels import CodePath, find_library
+from fitq_worker.engine.samples.reduction import CONSTANT_TOLERANCE, FAR_DEVIATIONS, RANK_TOLERANCE, Reduced
+from fitq_worker.engine.samples.sets import SampleSets
 
 Reduction = Callable[[SampleSets, int], Reduced]
 
 _SOURCE = Path(__file__).with_name("reduction.cpp")
-#: Every rounding is kept: no contraction to fused operations, nothing reordered.
-_ARITHMETIC = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
-_LIBRARY = ("-std=c++17", "-shared", "-fPIC")
-#: PaddedSamples in a block of reduction.cpp.
+#: Samples in a block of reduction.cpp.
 _BLOCK_SAMPLES = 32
 
 
@@ -49,37 +39,33 @@ class ReductionKernel(NamedTuple):
     """The library made of reduction.cpp."""
 
     @property
-    def file(self) -> Path:
-        """Where it is kept."""
-        return kernel_file(
-            f"reduction-{MAX_MAGNITUDE:g}", ".so", "cpu", ("fused_reduction.py", "reduction.py", _SOURCE.name)
-        )
+    def name(self) -> str:
+        """A word for it."""
+        return f"reduction-{MAX_MAGNITUDE:g}"
 
-    def compile(self, target: Path) -> None:
-        """Build it into a new file."""
+    @property
+    def made_from(self) -> tuple[str, ...]:
+        """Its own files, and the constants of torch's reduction."""
+        return ("samples/fused_reduction.py", "samples/reduction.py", "samples/reduction.cpp")
+
+    def write(self) -> str:
+        """Its source code."""
         constants = {
             "MAX_MAGNITUDE": MAX_MAGNITUDE,
             "RANK_TOLERANCE": RANK_TOLERANCE,
             "CONSTANT_TOLERANCE": CONSTANT_TOLERANCE,
             "FAR_DEVIATIONS": FAR_DEVIATIONS,
         }
-        defined = [f"-D{name}={value!r}" for name, value in constants.items()]
-        subprocess.run([str(cxx_compiler()), *_ARITHMETIC, *_LIBRARY, *defined, str(_SOURCE), "-o", str(target)], check=True)
+        defined = [f"#define {name} {value!r}\n" for name, value in constants.items()]
+        return "".join(defined) + _SOURCE.read_text()
 
 
-def load(kernel: ReductionKernel) -> Reduction | None:
-    """The compiled reduction, or None while there is none."""
-    return _load(kernel.file) if kernel.file.exists() else None
-
-
-@cache
-def _load(file: Path) -> Reduction | None:
-    try:
-        library = ctypes.CDLL(str(file))
-        library.memory_numbers.restype = ctypes.c_int64
-    except (OSError, AttributeError) as error:  # a broken file must cost speed, not fits
-        log.warning("%s cannot be loaded (%s); going on without it, delete it to have it built again", file, error)
+def find_reduction(path: CodePath) -> Reduction | None:
+    """The compiled reduction; None where there is none yet or none is wanted."""
+    library = find_library(ReductionKernel(), path)
+    if library is None:
         return None
+    library.memory_numbers.restype = ctypes.c_int64
     return partial(_reduce, library)
 
 
@@ -115,7 +101,3 @@ def _empty_reduced(fits: int, degree: int) -> Reduced:
         total=numbers(fits),
         invalid=flags(),
     )
-
-
-if __name__ == "__main__":
-    build_in_background(ReductionKernel(*json.loads(sys.argv[1])))

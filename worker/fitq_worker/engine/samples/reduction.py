@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from fitq_worker.engine.arithmetic import square_root, tree_sum
-from fitq_worker.engine.samples import PaddedSamples
+from fitq_worker.engine.samples.sets import PaddedSamples
 
 #: PaddedSamples in one part: on the CPU its dozen arrays of float64 stay in the caches of a core.
 PART_SAMPLES = {"cpu": 1 << 16, "cuda": 1 << 25}

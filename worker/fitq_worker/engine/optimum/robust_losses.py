@@ -9,12 +9,13 @@ with gamma = delta for huber and 1 for log_cosh, both in units of the spread; l1
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from fitq_worker.engine.elementary import log_cosh, tanh
 
 #: Elementwise over any shape.
 Function = Callable[[Tensor], Tensor]
@@ -43,17 +44,8 @@ def _huber(u: Tensor) -> Tensor:
     return torch.where(size <= 1.0, 0.5 * u * u, size - 0.5)
 
 
-def _log_cosh(u: Tensor) -> Tensor:
-    """log(cosh(u)): as |u| + log(1 + exp(-2 |u|)) - log(2) far from 0 and as -log(1 - tanh(u)^2) / 2 near it."""
-    size = u.abs()
-    tangent = torch.tanh(size.clamp(max=1.0))
-    return torch.where(
-        size <= 1.0, -0.5 * torch.log1p(-tangent * tangent), size + torch.log1p(torch.exp(-2.0 * size)) - math.log(2.0)
-    )
-
-
 def _sech_squared(u: Tensor) -> Tensor:
-    tangent = torch.tanh(u)
+    tangent = tanh(u)
     return (1.0 - tangent) * (1.0 + tangent)
 
 
@@ -70,6 +62,6 @@ def _inside(u: Tensor) -> Tensor:
 
 
 HUBER = Shape(_huber, lambda u: u.clamp(-1.0, 1.0), _inside, lambda theta: 0.5 * theta * theta)
-LOG_COSH = Shape(_log_cosh, torch.tanh, _sech_squared, _log_cosh_conjugate)
+LOG_COSH = Shape(log_cosh, tanh, _sech_squared, _log_cosh_conjugate)
 #: The shapes of the losses that go through the points.
 SHAPES = {"huber": HUBER, "l1": HUBER, "log_cosh": LOG_COSH}

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from fitq_worker.engine.arithmetic import tree_sum
-from fitq_worker.engine.basis import FACTORS, solve_upper
-from fitq_worker.engine.exact import Solution, excess, least_squares, ridge_regression, robust_regression
-from fitq_worker.engine.losses import Problem
-from fitq_worker.engine.reduction import Reduced, coordinates, sample_points
-from fitq_worker.engine.ridge import RidgeSystem
-from fitq_worker.engine.robust import Robust, Widths, robust_optimum
-from fitq_worker.engine.samples import Tile, numbers, pad
-from fitq_worker.engine.space import Space, choose_space, quadratic_problem, ridge_system, sampled_problem
+from fitq_worker.engine.descent.losses import Problem
+from fitq_worker.engine.descent.space import Space, choose_space, quadratic_problem, ridge_system, sampled_problem
+from fitq_worker.engine.optimum.exact import Solution, excess, least_squares, ridge_regression, robust_regression
+from fitq_worker.engine.optimum.ridge import RidgeSystem
+from fitq_worker.engine.optimum.robust import Robust, Widths, robust_optimum
+from fitq_worker.engine.samples.basis import FACTORS, solve_upper
+from fitq_worker.engine.samples.reduction import Reduced, coordinates, sample_points
+from fitq_worker.engine.samples.sets import Tile, numbers, pad
 
 #: A descent takes a width beyond this as this: all residuals are far below it, and its square is no float32.
 MOST_DESCENT_WIDTH = 1e12

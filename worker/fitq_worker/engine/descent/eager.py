@@ -1,7 +1,7 @@
 """The one loop: loss -> autograd -> optimizer step -> trace, for a whole batch at once.
 
 Every operation is elementwise over the batch and each fit has its own step limit, so a fit's numbers do not depend on
-what else is in the batch. Steps run in blocks of K, which is what gets compiled.
+what else is in the batch. Steps run in blocks of BLOCK_STEPS. `native` does the same in one loop.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fitq_worker.engine.losses import LOSSES, Problem, Quadratic, Value
-from fitq_worker.engine.optimizers import OPTIMIZERS, Moments
-from fitq_worker.engine.schedule import Schedule
-from fitq_worker.engine.stopping import CHECK_STEPS, Criteria, End, Progress, begin_progress, update_progress
+from fitq_worker.engine.arithmetic import without_subnormals
+from fitq_worker.engine.descent.losses import Problem, differentiate
+from fitq_worker.engine.descent.optimizers import OPTIMIZERS, Moments
+from fitq_worker.engine.descent.schedule import Schedule
+from fitq_worker.engine.descent.stopping import CHECK_STEPS, Criteria, End, Progress, begin_progress, update_progress
 from fitq_worker.engine.trees import take
 
 #: Steps between two looks at whether so few fits are left that the batch is made smaller.
 COMPACTION_STEPS = 64
-#: Steps in a compiled block, and operations in it: with more a kernel would take over half a minute to build.
-MAX_BLOCK_STEPS, MAX_BLOCK_OPERATIONS = 8, 576
-#: Operations of an optimizer for each coefficient, about.
-UPDATE_OPERATIONS = 16
-#: One block of steps: `step_block` with loss and optimizer filled in, or a compiled kernel of the same.
+#: Steps in a block; fits are looked at between blocks.
+BLOCK_STEPS = CHECK_STEPS
+#: One block of steps: `step_block` with loss and optimizer filled in, or that of L-BFGS.
 StepBlock = Callable[[Tensor, Moments, Problem, "Fits", Tensor, Tensor], tuple[Tensor, Moments, Tensor]]
 
 
@@ -56,22 +55,6 @@ class Descent(NamedTuple):
     end: Tensor  # (B,) int8, of `End`
 
 
-def count_block_steps(coefficients: int, triangular: bool) -> int:
-    """K, the steps in one compiled block: the largest power of two that stays within both limits, at least 1."""
-    operations = UPDATE_OPERATIONS * coefficients
-    if triangular:
-        operations += 2 * coefficients * (coefficients + 1)
-    steps = MAX_BLOCK_STEPS
-    while steps > 1 and steps * operations > MAX_BLOCK_OPERATIONS:
-        steps //= 2
-    return steps
-
-
-def is_triangular(problem: Problem) -> bool:
-    """The loss is computed with a triangular factor, or with samples, which cost no less."""
-    return not isinstance(problem, Quadratic) or len(problem.factor) > 0
-
-
 def step_block(
     w: Tensor, moments: Moments, problem: Problem, fits: Fits, first: Tensor, schedule: Tensor, *, loss: str, optimizer: str
 ) -> tuple[Tensor, Moments, Tensor]:
@@ -80,39 +63,46 @@ def step_block(
     `w` and each of `moments` are (P, B), `first` a scalar, `schedule` (K, C, B), or (K, C, 1) when all fits share it.
     Returns the new w and moments and the losses before each step, (K, B).
     """
-    value, update = LOSSES[loss], OPTIMIZERS[optimizer].update
-    assert update is not None
     losses = []
     for k in range(len(schedule)):
-        values, gradient = differentiate(value, w, problem)
+        values, gradient = differentiate(loss, w, problem)
         losses.append(values)
-        moved, moments = update(w, gradient, moments, fits.lr * schedule[k, 0], fits.constants, schedule[k, 1:])
-        w = torch.where(first + k < fits.steps, moved, w)
+        w, moments = take_step(w, moments, gradient, fits, first + k, schedule[k], optimizer)
     return w, moments, torch.stack(losses)
 
 
+def take_step(
+    w: Tensor, moments: Moments, gradient: Tensor, fits: Fits, step: Tensor, row: Tensor, optimizer: str
+) -> tuple[Tensor, Moments]:
+    """w and moments after `step`, a scalar; `row` is that of the schedule, (C, B) or (C, 1)."""
+    update = OPTIMIZERS[optimizer].update
+    assert update is not None
+    moved, moments = update(w, gradient, moments, fits.lr * row[0], fits.constants, row[1:])
+    return torch.where(step < fits.steps, moved, w), moments
+
+
+@without_subnormals()
 def descend(
+    method: Method,
     problem: Problem,
     start: Tensor,
     fits: Fits,
     schedule: Schedule,
     criteria: Criteria,
     recorded: list[int],
-    method: Method,
 ) -> Descent:
     """Run every fit of the batch until it ends, keeping all losses of the steps in `recorded` (increasing).
 
     `start` is (P, B); `schedule` reaches one block beyond the last step. A fit's loss after its own end is its final one.
     """
-    size, width = start.shape
-    count, last = count_block_steps(size, is_triangular(problem)), int(fits.steps.max())
+    count, last = BLOCK_STEPS, int(fits.steps.max())
     watched, uneven = bool(criteria.watched.any()), int(fits.steps.min()) < last
-    slope_of = None if bool(criteria.gtol.isnan().all()) else LOSSES[method.loss]
+    slope_of = None if bool(criteria.gtol.isnan().all()) else method.loss
     moments = tuple(torch.zeros_like(start) for _ in range(OPTIMIZERS[method.optimizer].moments))
     remaining = _Remaining(None, problem, fits, schedule.column, criteria, begin_progress(start, fits.steps))
     state = _State(start, moments, start[:1])
     end = remaining.progress.end.clone()
-    whole = Descent(start.clone(), start.new_empty(len(recorded), width), fits.steps.clone(), end)
+    whole = Descent(start.clone(), start.new_empty(len(recorded), start.shape[1]), fits.steps.clone(), end)
     numbers = torch.arange(0, last + 1, count, dtype=torch.int32, device=start.device).unbind()
     tables = schedule.table.to(start).split(count)
     wanted = _by_block(recorded, count)
@@ -166,7 +156,7 @@ def _by_block(recorded: list[int], count: int) -> dict[int, list[tuple[int, int]
     return blocks
 
 
-def _look(remaining: _Remaining, w: Tensor, loss: Tensor, step: int, slope_of: Value | None) -> Progress:
+def _look(remaining: _Remaining, w: Tensor, loss: Tensor, step: int, slope_of: str | None) -> Progress:
     """What is known after `step` steps, with the gradient of `slope_of` where any fit asks for it."""
     gradient = None if slope_of is None else differentiate(slope_of, w, remaining.problem)[1]
     progress = remaining.progress
@@ -197,12 +187,3 @@ def _settle(remaining: _Remaining, state: _State, whole: Descent, recorded: list
     final = torch.where(watched, progress.best, state.losses[-1])
     after = torch.tensor(recorded, device=indices.device)[:, None] >= progress.steps_made
     whole.losses[:, indices] = torch.where(after, final, whole.losses[:, indices])
-
-
-def differentiate(value: Value, w: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-    """The losses, (B,), and their gradients, (P, B), by autograd."""
-    with torch.enable_grad():
-        leaf = w.detach().requires_grad_()
-        values = value(leaf, problem)
-        (gradient,) = torch.autograd.grad(values.sum(), leaf)
-    return values.detach(), gradient

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fitq_shared.jobs.schemas import TRACE_SCHEMA
 from fitq_shared.jobs.trace import recorded_counts, recorded_steps
-from fitq_worker.engine.samples import numbers
+from fitq_worker.engine.samples.sets import numbers
 
 
 class Traces(NamedTuple):

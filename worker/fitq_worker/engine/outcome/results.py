@@ -12,13 +12,13 @@ from torch import Tensor
 
 from fitq_shared.jobs.schemas import RESULT_SCHEMA
 from fitq_worker.engine.arithmetic import square_root
-from fitq_worker.engine.columns import Mask, array, constant, matrices, scalars, vectors
-from fitq_worker.engine.exact import Solution, condition, excess, powers
-from fitq_worker.engine.objective import Measured, Objective
-from fitq_worker.engine.reduction import Reduced
-from fitq_worker.engine.samples import Tile, numbers
-from fitq_worker.engine.traces import Traces, trace_frame
-from fitq_worker.engine.verdicts import STATUSES, Verdict, find_cancelling, judge, messages_of
+from fitq_worker.engine.descent.traces import Traces, trace_frame
+from fitq_worker.engine.optimum.exact import Solution, condition, excess, powers
+from fitq_worker.engine.optimum.objective import Measured, Objective
+from fitq_worker.engine.outcome.columns import Mask, array, constant, matrices, scalars, vectors
+from fitq_worker.engine.outcome.verdicts import STATUSES, Verdict, find_cancelling, judge, messages_of
+from fitq_worker.engine.samples.reduction import Reduced
+from fitq_worker.engine.samples.sets import Tile, numbers
 
 #: A mean square of residuals below this, in units of the variance of y, is rounding.
 _ROUNDING_SQUARES = 1e-26

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitq_shared.jobs.points import MAX_MAGNITUDE, find_unfit
-from fitq_worker.engine.samples import SampleSets
+from fitq_worker.engine.samples.sets import SampleSets
 
 _LEAST = {"weights": 0.0, "x": -MAX_MAGNITUDE, "y": -MAX_MAGNITUDE}
 _LIMIT = f"{MAX_MAGNITUDE:g}".replace("+", "")

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fitq_shared.jobs.sampling import START, normals
-from fitq_worker.engine.basis import multiply_upper, powers_of_x
-from fitq_worker.engine.reduction import Reduced
-from fitq_worker.engine.samples import numbers, ragged
-from fitq_worker.engine.space import Space
+from fitq_worker.engine.descent.space import Space
+from fitq_worker.engine.samples.basis import multiply_upper, powers_of_x
+from fitq_worker.engine.samples.reduction import Reduced
+from fitq_worker.engine.samples.sets import numbers, ragged
 
 
 class Starts(NamedTuple):

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from fitq_worker.engine.arithmetic import tree_sum
-from fitq_worker.engine.descent import Fits, differentiate
-from fitq_worker.engine.losses import LOSSES, Problem, Value
-from fitq_worker.engine.optimizers import Moments
+from fitq_worker.engine.descent.eager import Fits
+from fitq_worker.engine.descent.losses import Problem, differentiate, value_at
+from fitq_worker.engine.descent.optimizers import Moments
 
 #: A pair whose s'y is less is no curvature; torch.optim.LBFGS has the same number.
 LEAST_CURVATURE = 1e-10
@@ -60,14 +60,14 @@ def lbfgs_block(
     w: Tensor, moments: Moments, problem: Problem, fits: Fits, first: Tensor, schedule: Tensor, *, loss: str
 ) -> tuple[Tensor, Moments, Tensor]:
     """As `descent.step_block`, with a `State` in the moments. The loss of a fit never rises."""
-    value, losses, state = LOSSES[loss], [], State.of_moments(moments)
+    losses, state = [], State.of_moments(moments)
     for k in range(len(schedule)):
-        values, gradient = differentiate(value, w, problem)
+        values, gradient = differentiate(loss, w, problem)
         state = state.after(w, gradient, first + k > 0)
         direction = _direction(gradient, state.pairs)
         size = tree_sum(gradient.abs())
         shortened = torch.where((first + k > 0) | (size <= 1.0), 1.0, 1.0 / size)
-        moved = _search_line(value, problem, w, values, gradient, direction, fits.lr * schedule[k, 0] * shortened)
+        moved = _search_line(loss, problem, w, values, gradient, direction, fits.lr * schedule[k, 0] * shortened)
         losses.append(values)
         w = torch.where(first + k < fits.steps, moved, w)
     return w, state.moments(), torch.stack(losses)
@@ -89,14 +89,14 @@ def _direction(gradient: Tensor, history: Sequence[tuple[Tensor, Tensor]]) -> Te
 
 
 def _search_line(
-    value: Value, problem: Problem, w: Tensor, values: Tensor, gradient: Tensor, direction: Tensor, length: Tensor
+    loss: str, problem: Problem, w: Tensor, values: Tensor, gradient: Tensor, direction: Tensor, length: Tensor
 ) -> Tensor:
     """The first of ever shorter steps along `direction` that lowers the loss enough; `length`, (B,), is the first."""
     slope = tree_sum(direction * gradient)
     moved, accepted = w, torch.zeros_like(slope, dtype=torch.bool)
     for _ in range(MAX_TRIALS):
         trial = w + length * direction
-        reached = value(trial, problem)
+        reached = value_at(loss, trial, problem)
         lower = reached <= values + SUFFICIENT_DECREASE * length * slope
         moved = torch.where(lower & ~accepted, trial, moved)
         accepted = accepted | lower

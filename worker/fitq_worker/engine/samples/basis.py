@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fitq_worker.engine.reduction import Reduced
+from fitq_worker.engine.samples.reduction import Reduced
 
 
 def powers_of_t(reduced: Reduced) -> Tensor:

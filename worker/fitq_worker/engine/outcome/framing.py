@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from fitq_shared.jobs.schemas import RESULT_SCHEMA, TRACE_SCHEMA, Status
-from fitq_worker.engine.outcome import Outcome, build_frames
-from fitq_worker.engine.traces import Traces
+from fitq_worker.engine.descent.traces import Traces
+from fitq_worker.engine.outcome.results import Outcome, build_frames
 from fitq_worker.engine.trees import take
 
 log = logging.getLogger(__name__)

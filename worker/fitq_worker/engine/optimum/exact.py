@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from fitq_worker.engine.arithmetic import square_root, tree_sum
-from fitq_worker.engine.basis import inverse_and_solution, powers_of_t, solve_upper, to_raw_powers, to_scaled_powers
-from fitq_worker.engine.reduction import Reduced, coordinates
-from fitq_worker.engine.ridge import RidgeSystem
-from fitq_worker.engine.space import Space
+from fitq_worker.engine.descent.space import Space
+from fitq_worker.engine.optimum.ridge import RidgeSystem
+from fitq_worker.engine.samples.basis import inverse_and_solution, powers_of_t, solve_upper, to_raw_powers, to_scaled_powers
+from fitq_worker.engine.samples.reduction import Reduced, coordinates
 
 #: Numbers of a matrix of each fit that are worked on together: half a MiB, which stays in the caches of a core.
 PART_NUMBERS = 1 << 16

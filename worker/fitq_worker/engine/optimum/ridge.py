@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fitq_worker.engine.arithmetic import square_root, tree_sum
-from fitq_worker.engine.basis import multiply_upper, solve_upper
+from fitq_worker.engine.samples.basis import multiply_upper, solve_upper
 
 
 class RidgeSystem(NamedTuple):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fitq_worker.engine.arithmetic import tree_sum
-from fitq_worker.engine.cholesky import cholesky, solve
+from fitq_worker.engine.optimum.cholesky import cholesky, solve
 from fitq_worker.engine.trees import take
 
 MAX_STEPS = 100

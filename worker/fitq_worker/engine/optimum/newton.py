@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from fitq_worker.engine.arithmetic import tree_sum
-from fitq_worker.engine.cholesky import cholesky, solve
-from fitq_worker.engine.interior_point import Standardised
-from fitq_worker.engine.robust_losses import Shape
+from fitq_worker.engine.optimum.cholesky import cholesky, solve
+from fitq_worker.engine.optimum.interior_point import Standardised
+from fitq_worker.engine.optimum.robust_losses import Shape
 from fitq_worker.engine.trees import take
 
 MAX_STEPS = 200

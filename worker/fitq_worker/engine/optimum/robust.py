@@ -16,13 +16,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fitq_worker.engine import newton
 from fitq_worker.engine.arithmetic import tree_sum
-from fitq_worker.engine.cholesky import cholesky, solve
-from fitq_worker.engine.interior_point import Standardised, minimise
-from fitq_worker.engine.medians import robust_unit, spread_around
-from fitq_worker.engine.reduction import Points
-from fitq_worker.engine.robust_losses import LEAST_WIDTH, MOST_WIDTH, SHAPES
+from fitq_worker.engine.optimum import newton
+from fitq_worker.engine.optimum.cholesky import cholesky, solve
+from fitq_worker.engine.optimum.interior_point import Standardised, minimise
+from fitq_worker.engine.optimum.robust_losses import LEAST_WIDTH, MOST_WIDTH, SHAPES
+from fitq_worker.engine.samples.medians import robust_unit, spread_around
+from fitq_worker.engine.samples.reduction import Points
 from fitq_worker.engine.trees import take
 
 #: Times that theta is moved towards the equations of the dual problem; what is left after these is taken out for good.

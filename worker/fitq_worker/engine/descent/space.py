@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fitq_worker.engine.basis import FACTORS, multiply_upper, solve_upper
-from fitq_worker.engine.losses import Quadratic, Sampled
-from fitq_worker.engine.reduction import Points, Reduced, coordinates
-from fitq_worker.engine.ridge import RidgeSystem, add_ridge
+from fitq_worker.engine.descent.losses import Quadratic, Sampled
+from fitq_worker.engine.optimum.ridge import RidgeSystem, add_ridge
+from fitq_worker.engine.samples.basis import FACTORS, multiply_upper, solve_upper
+from fitq_worker.engine.samples.reduction import Points, Reduced, coordinates
 
 
 class Space(NamedTuple):
@@ -75,7 +75,7 @@ def sampled_problem(space: Space, points: Points, width: Tensor, curvature: Tens
     columns = points.basis if space.factor is None else _columns(points.basis, space.factor)
     inside = points.weights > 0
     target = torch.where(inside, (points.y - space.offset) / space.unit, 0.0)
-    return Sampled(torch.stack(columns), target, points.weights, width, curvature, ridge)
+    return Sampled(torch.stack(columns), target, points.weights, width, 1.0 / width, curvature, ridge)
 
 
 def _upper_rows(factor: Tensor, size: int) -> Tensor:

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fitq_shared.jobs.schemas import Status
-from fitq_worker.engine import invalid
 from fitq_worker.engine.arithmetic import square_root, tree_sum
-from fitq_worker.engine.basis import powers_of_x
-from fitq_worker.engine.columns import Mask, array
-from fitq_worker.engine.objective import Measured
-from fitq_worker.engine.reduction import Reduced
-from fitq_worker.engine.samples import Tile, numbers
-from fitq_worker.engine.stopping import End
+from fitq_worker.engine.descent.stopping import End
+from fitq_worker.engine.optimum.objective import Measured
+from fitq_worker.engine.outcome import invalid
+from fitq_worker.engine.outcome.columns import Mask, array
+from fitq_worker.engine.samples.basis import powers_of_x
+from fitq_worker.engine.samples.reduction import Reduced
+from fitq_worker.engine.samples.sets import Tile, numbers
 from fitq_worker.engine.trees import take
 
 

@@ -1,0 +1,249 @@
+// The descent: all steps of a tile of fits, whose numbers stay in the first-level cache of a core or, where a tile is one
+// fit, in the registers of a thread of a GPU. What is written after a dollar sign is
+// generated from torch's own trace of one step.
+//
+// Every rounding is kept, so that a fit has the bits of the eager descent. Arrays have the batch as last axis.
+
+#ifdef __CUDACC_RTC__
+#define KERNEL extern "C" __global__
+#define INLINE __device__ __forceinline__
+#define EACH_FIT(b) _Pragma("unroll") for (int b = 0; b < TILE; b++)
+#else
+#include <cstring>
+#define KERNEL extern "C"
+#define INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define EACH_FIT(b) _Pragma("clang loop vectorize(assume_safety)") for (int b = 0; b < TILE; b++)
+#else
+#define EACH_FIT(b) _Pragma("GCC ivdep") for (int b = 0; b < TILE; b++)
+#endif
+#endif
+
+using Number = $number;
+using Index = long long;
+
+constexpr int TILE = $tile;
+constexpr int COEFFICIENTS = $coefficients;
+// Rows of numbers that stay, of numbers that change, and of those that are kept for looks at whether a fit stops.
+constexpr int FIXED = $fixed, STATE = $state, SEEN = $seen;
+// Numbers of a sample; 0 where the loss does without samples.
+constexpr int SAMPLE = $sample;
+constexpr int COLUMNS = $columns;
+constexpr bool ONE_SCHEDULE = $one_schedule;
+// A long step is compiled once, with its loss.
+constexpr bool ONE_VERSION = $one_version;
+constexpr int CHECK_STEPS = $check_steps, LANES = $lanes, MOST_LEVELS = 32;
+// Rows of `counts`: steps until a fit ends, why it ended, the step of its reference, its patience.
+enum { STEPS, END, SINCE, PATIENCE, COUNTS };
+
+// All fields have eight bytes, so that Python and a GPU see the same.
+struct Arguments {
+    Index fits;            // B
+    Index first, stop;     // the steps of this call; the state goes on from one call to the next
+    Index watched;         // whether some fit may stop early
+    const Number* fixed;   // (FIXED, B)
+    Number* state;         // (STATE + SEEN, B)
+    int* counts;           // (COUNTS, B)
+    const Number* schedule;  // (steps, COLUMNS, width)
+    const Index* column;     // (B,) of the schedule, where fits have their own
+    Index width;
+    const int* recorded;  // the steps whose loss is kept, increasing
+    Index records, first_record;
+    Number* losses;         // (records, B)
+    const Number* samples;  // (count, SAMPLE, B)
+    Index count;
+    Number* memory;  // (count, SAMPLE, TILE), for the samples of a tile
+};
+
+INLINE float root(float x) { return __builtin_sqrtf(x); }
+INLINE double root(double x) { return __builtin_sqrt(x); }
+INLINE float absolute(float x) { return __builtin_fabsf(x); }
+INLINE double absolute(double x) { return __builtin_fabs(x); }
+template <class Real> INLINE Real sign(Real x) { return x > 0 ? Real(1) : x < 0 ? Real(-1) : Real(0); }
+
+struct Tile {
+    alignas(64) Number fixed[FIXED][TILE];
+    alignas(64) Number state[STATE + SEEN][TILE];
+    alignas(64) int counts[COUNTS][TILE];
+    alignas(64) Index column[TILE];
+    alignas(64) Number loss[TILE];
+    alignas(64) Number sums[SAMPLE ? COEFFICIENTS + 1 : 1][TILE];
+};
+
+#if $sample
+// What sample `at` adds to the loss, which is left out where nobody wants it, and to each number of its gradient.
+template <bool WITH_LOSS> INLINE void find_terms(const Tile& tile, const Number* at, Index stride, int b, Number* term) {
+    $terms
+}
+
+constexpr int TERMS = COEFFICIENTS + 1;
+typedef Number Sums[TERMS][TILE];
+
+template <int FIRST> INLINE void add(Sums& sums, const Sums& others) {
+    for (int k = FIRST; k < TERMS; k++) EACH_FIT(b) sums[k][b] += others[k][b];
+}
+
+// sums = the terms of samples i, i + LANES, ... in a tree: neighbours are added in pairs until one is left. Those of the
+// first of each pair and of the second are found together; a level waits for its neighbour.
+template <bool WITH_LOSS> INLINE void add_lane(const Tile& tile, const Number* samples, Index i, Index count, Index stride, Sums& sums) {
+    constexpr int FIRST = WITH_LOSS ? 0 : 1;
+    const Index sample = SAMPLE * stride, second = LANES * sample;
+    alignas(64) Sums levels[MOST_LEVELS];
+    Index pairs = 0;
+    for (; i + LANES < count; i += 2 * LANES, pairs++) {
+        EACH_FIT(b) {
+            Number one[TERMS], other[TERMS];
+            find_terms<WITH_LOSS>(tile, samples + i * sample, stride, b, one);
+            find_terms<WITH_LOSS>(tile, samples + i * sample + second, stride, b, other);
+            for (int k = FIRST; k < TERMS; k++) sums[k][b] = one[k] + other[k];
+        }
+        int level = 0;
+        for (; pairs >> level & 1; level++) add<FIRST>(sums, levels[level]);
+        __builtin_memcpy(levels[level], sums, sizeof(Sums));
+    }
+    const bool single = i < count;
+    if (single) EACH_FIT(b) {
+        Number one[TERMS];
+        find_terms<WITH_LOSS>(tile, samples + i * sample, stride, b, one);
+        for (int k = FIRST; k < TERMS; k++) sums[k][b] = one[k];
+    }
+    bool any = single;
+    for (int level = 0; pairs >> level; level++) {
+        if (!(pairs >> level & 1)) continue;
+        if (any) add<FIRST>(sums, levels[level]);
+        else __builtin_memcpy(sums, levels[level], sizeof(Sums));
+        any = true;
+    }
+    if (!any) __builtin_memset(sums, 0, sizeof(Sums));
+}
+
+// tile.sums = the sums over all samples in the order of arithmetic.tree_sum: the LANES samples of a row are added by halving.
+template <bool WITH_LOSS> INLINE void add_samples(Tile& tile, const Number* samples, Index count, Index stride) {
+    constexpr int FIRST = WITH_LOSS ? 0 : 1;
+    alignas(64) Sums lanes[LANES];
+    for (int lane = 0; lane < LANES; lane++) add_lane<WITH_LOSS>(tile, samples, lane, count, stride, lanes[lane]);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int lane = 0; lane < half; lane++) add<FIRST>(lanes[lane], lanes[lane + half]);
+    for (int k = FIRST; k < TERMS; k++) EACH_FIT(b) tile.sums[k][b] = lanes[0][k][b] + Number(0);  // -0 becomes 0
+}
+#endif
+
+// `WITH_LOSS` says whether anybody wants the loss before the step.
+template <bool WITH_LOSS> INLINE void make_step(Tile& tile, const Arguments& a, int step) {
+    const Number* row = a.schedule + static_cast<Index>(step) * COLUMNS * a.width;
+    EACH_FIT(b) {
+        const Number* own = ONE_SCHEDULE ? row : row + tile.column[b];
+        (void)own;
+        $step
+    }
+}
+
+// Looks at every fit before `step`; those that end go back to the best coefficients that were seen.
+INLINE void look(Tile& tile, int step) {
+    EACH_FIT(b) {
+        $look
+    }
+}
+
+INLINE int most_steps(const Tile& tile, int count) {
+    int most = 0;
+    for (int b = 0; b < count; b++) most = tile.counts[STEPS][b] > most ? tile.counts[STEPS][b] : most;
+    return most;
+}
+
+template <class Value> INLINE void load(Value (*rows)[TILE], int count, const Value* from, Index fits, Index begin, int width) {
+    for (int k = 0; k < count; k++)
+        for (int b = 0; b < TILE; b++) rows[k][b] = from[k * fits + begin + (b < width ? b : width - 1)];
+}
+
+template <class Value> INLINE void store(const Value (*rows)[TILE], int count, Value* to, Index fits, Index begin, int width) {
+    for (int k = 0; k < count; k++)
+        for (int b = 0; b < width; b++) to[k * fits + begin + b] = rows[k][b];
+}
+
+// The losses from each fit's end on are its final one.
+INLINE void settle(const Tile& tile, const Arguments& a, Index begin, int width) {
+    for (int b = 0; b < width; b++)
+        for (Index k = a.records - 1; k >= 0 && a.recorded[k] >= tile.counts[STEPS][b]; k--)
+            a.losses[k * a.fits + begin + b] = tile.loss[b];
+}
+
+// Steps a.first .. a.stop - 1 of the fits from `begin` on.
+INLINE void descend_tile(const Arguments& a, Index begin) {
+    Tile tile;
+    const int width = a.fits - begin < TILE ? static_cast<int>(a.fits - begin) : TILE;
+    load(tile.counts, COUNTS, a.counts, a.fits, begin, width);
+    int last = most_steps(tile, width);
+    if (last < a.first) return;
+    load(tile.fixed, FIXED, a.fixed, a.fits, begin, width);
+    load(tile.state, STATE, static_cast<const Number*>(a.state), a.fits, begin, width);
+    if (a.watched) load(tile.state + STATE, SEEN, static_cast<const Number*>(a.state + STATE * a.fits), a.fits, begin, width);
+    if (!ONE_SCHEDULE) load(&tile.column, 1, a.column, a.fits, begin, width);
+#if $sample
+#ifdef __CUDACC_RTC__
+    const Index stride = a.fits;
+    const Number* samples = a.samples + begin;
+#else
+    const Index stride = TILE;
+    const Number* samples = a.memory;
+    load(reinterpret_cast<Number(*)[TILE]>(a.memory), static_cast<int>(a.count * SAMPLE), a.samples, a.fits, begin, width);
+#endif
+#endif
+    Index record = a.first_record;
+    for (int step = static_cast<int>(a.first); step <= last && step < a.stop; step++) {
+        const bool looks = a.watched && step % CHECK_STEPS == 0;
+        const bool records = record < a.records && a.recorded[record] == step;
+        const bool with_loss = looks || records || step == last;
+#if $sample
+        if (with_loss) add_samples<true>(tile, samples, a.count, stride);
+        else add_samples<false>(tile, samples, a.count, stride);
+#endif
+        if (looks) look(tile, step), last = most_steps(tile, width);
+        if (with_loss || ONE_VERSION) make_step<true>(tile, a, step);
+        else make_step<ONE_VERSION>(tile, a, step);
+        if (records) store(&tile.loss, 1, a.losses + record++ * a.fits, a.fits, begin, width);
+    }
+    if (last < a.stop) {
+        if (a.watched) {
+            look(tile, last);
+            EACH_FIT(b) {
+                $settle
+            }
+        }
+        settle(tile, a, begin, width);
+    }
+    store(tile.state, STATE, a.state, a.fits, begin, width);
+    if (a.watched) {
+        store(tile.state + STATE, SEEN, a.state + STATE * a.fits, a.fits, begin, width);
+        store(tile.counts, COUNTS, a.counts, a.fits, begin, width);
+    }
+}
+
+#ifdef __CUDACC_RTC__
+KERNEL void descend(const Arguments* a) {
+    const Index begin = static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (begin < a->fits) descend_tile(*a, begin);
+}
+#else
+// Subnormal numbers are 0 while fits descend: they would cost a hundred cycles each on some processors.
+struct WithoutSubnormals {
+#if defined(__x86_64__)
+    const unsigned before = __builtin_ia32_stmxcsr();
+    WithoutSubnormals() { __builtin_ia32_ldmxcsr(before | 0x8040); }
+    ~WithoutSubnormals() { __builtin_ia32_ldmxcsr(before); }
+#elif defined(__aarch64__)
+    unsigned long long before;
+    WithoutSubnormals() {
+        asm volatile("mrs %0, fpcr" : "=r"(before));
+        asm volatile("msr fpcr, %0" : : "r"(before | 1ull << 24));
+    }
+    ~WithoutSubnormals() { asm volatile("msr fpcr, %0" : : "r"(before)); }
+#endif
+};
+
+// The fits from `begin` to `end`.
+KERNEL void descend(const Arguments* a, Index begin, Index end) {
+    const WithoutSubnormals mode;
+    for (Index b = begin; b < end; b += TILE) descend_tile(*a, b);
+}
+#endif

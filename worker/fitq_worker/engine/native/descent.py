@@ -1,0 +1,101 @@
+"""The native descent, called: as `descent.eager.descend`, in one loop over the steps, with the same bits."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fitq_worker.engine.descent.eager import Descent, Fits
+from fitq_worker.engine.descent.losses import Problem, Quadratic, Sampled
+from fitq_worker.engine.descent.optimizers import OPTIMIZERS
+from fitq_worker.engine.descent.schedule import Schedule
+from fitq_worker.engine.descent.stopping import CHECK_STEPS, Criteria
+from fitq_worker.engine.native.program import MOST_TILE_FITS
+from fitq_worker.engine.trees import take
+
+#: Coefficient updates, times samples where the loss goes through them, in one call: some hundredths of a second.
+_CALL_UPDATES = 1 << 26
+#: Fits in one call where it is cut, at least: a few tiles.
+_LEAST_FITS = 256
+
+
+def descend(
+    library: ctypes.CDLL,
+    optimizer: str,
+    on_block: Callable[[], None],
+    problem: Problem,
+    start: Tensor,
+    fits: Fits,
+    schedule: Schedule,
+    criteria: Criteria,
+    recorded: list[int],
+) -> Descent:
+    """Run every fit of the batch until it ends; as `descent.eager.descend`."""
+    if int(fits.steps.min()) == int(fits.steps.max()):
+        return _descend(library, optimizer, on_block, problem, start, fits, schedule, criteria, recorded)
+    # Fits with about the same number of steps share a tile, which runs until the last of them ends.
+    order = torch.argsort(fits.steps, stable=True)
+    given = take((problem, start, fits, schedule.column, criteria), order)
+    problem, start, fits, column, criteria = given
+    schedule = schedule._replace(column=column)
+    ended = _descend(library, optimizer, on_block, problem, start, fits, schedule, criteria, recorded)
+    back: Descent = take(ended, torch.argsort(order))
+    return back
+
+
+def _descend(
+    library: ctypes.CDLL,
+    optimizer: str,
+    on_block: Callable[[], None],
+    problem: Problem,
+    start: Tensor,
+    fits: Fits,
+    schedule: Schedule,
+    criteria: Criteria,
+    recorded: list[int],
+) -> Descent:
+    batch, watched = start.shape[1], bool(criteria.watched.any())
+    per_fit = problem if isinstance(problem, Quadratic) else problem[3:]
+    fixed = _rows([*per_fit, fits.lr, fits.constants, criteria.ftol, criteria.gtol, criteria.ceiling])
+    moments = start.new_zeros(OPTIMIZERS[optimizer].moments * len(start), batch)
+    seen = [start, start.new_full((2, batch), torch.inf)] if watched else []
+    state = _rows([start, moments, *seen])
+    none = torch.zeros_like(fits.steps)
+    counts = torch.stack([fits.steps, none, none, criteria.patience])
+    samples, count = start.new_empty(0), 0
+    if isinstance(problem, Sampled):
+        samples = torch.cat([problem.design, problem.target[None], problem.weights[None]]).transpose(0, 1).contiguous()
+        count = len(samples)
+    table = schedule.table.to(start).contiguous()
+    steps = torch.tensor(recorded, dtype=torch.int32)
+    losses = start.new_empty(len(recorded), batch)
+    memory = start.new_empty(samples.shape[:2].numel() * MOST_TILE_FITS)
+    column = schedule.column if schedule.column is not None else none
+    last = int(fits.steps.max())
+    for (begin, end), (first, stop) in _calls(batch, last + 1, len(start) * max(count, 1)):
+        arguments = [
+            batch, first, stop, watched, fixed, state, counts, table, column, table.shape[2],
+            steps, len(recorded), int(np.searchsorted(recorded, first)), losses, samples, count, memory,
+        ]  # fmt: skip
+        packed = np.array([each.data_ptr() if isinstance(each, Tensor) else each for each in arguments], dtype=np.int64)
+        library.descend(ctypes.c_void_p(packed.ctypes.data), ctypes.c_longlong(begin), ctypes.c_longlong(end))
+        on_block()
+    return Descent(state[: len(start)], losses, counts[0], counts[1].to(torch.int8))
+
+
+def _rows(parts: list[Tensor]) -> Tensor:
+    """Tensors of shape (..., B) below each other, (K, B)."""
+    return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
+
+
+def _calls(batch: int, steps: int, updates: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """The fits and the steps of each call; `updates` are those of one step of one fit."""
+    width = max(_LEAST_FITS, _CALL_UPDATES // (steps * updates) // _LEAST_FITS * _LEAST_FITS)
+    length = max(1, _CALL_UPDATES // (min(width, batch) * updates) // CHECK_STEPS) * CHECK_STEPS
+    for begin in range(0, batch, width):
+        for first in range(0, steps, length):
+            yield (begin, min(begin + width, batch)), (first, first + length)

@@ -1,0 +1,1 @@
+"""The outcome: verdicts, and the frames of results."""
