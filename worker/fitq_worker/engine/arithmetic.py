@@ -56,6 +56,11 @@ def square_root(values: Tensor) -> Tensor:
     return torch.from_numpy(np.sqrt(values.numpy()))
 
 
+def is_never(mask: Tensor) -> bool:
+    """Whether a mask is true nowhere, so that what it asks for can be left out; a trace does not know."""
+    return type(mask) is Tensor and not bool(mask.any())
+
+
 @contextmanager
 def without_subnormals() -> Iterator[None]:
     """Take every subnormal number as 0 in this thread, and let torch compute in no other.

@@ -41,6 +41,7 @@ class Plan(NamedTuple):
 
     #: What the jobs agree in, by the names of SHAPE_COLUMNS.
     shape: dict[str, Any]
+    path: CodePath
     reduction: Reduction
     #: The reduction, or the loss, pads the sample sets.
     pads: bool
@@ -68,7 +69,7 @@ def make_plan(jobs: pa.RecordBatch, device: torch.device, path: CodePath, on_blo
     descend = _eager(shape["loss"], shape["optimizer"], on_block)
     if shape["optimizer"] == "exact":
         nothing = Combinations({"gamma": np.zeros(1)}, np.zeros(len(jobs), dtype=np.int64))
-        return Plan(shape, reduction, pads, descend, has_ridge, len(jobs), {}, nothing)
+        return Plan(shape, path, reduction, pads, descend, has_ridge, len(jobs), {}, nothing)
     hyper = _hyperparameters(jobs)
     combinations = combine(shape["optimizer"], hyper)
     updates = int(numbers(jobs["restarts"]).sum()) * int(hyper["steps"].max()) * (shape["degree"] + 1)
@@ -79,7 +80,7 @@ def make_plan(jobs: pa.RecordBatch, device: torch.device, path: CodePath, on_blo
         found = _find_native(Program(*what), path, updates, on_block)
     width = EAGER_TILE_FITS if found is None else NATIVE_TILE_FITS
     width = CUDA_TILE_FITS if device.type == "cuda" else width
-    return Plan(shape, reduction, pads, found or descend, has_ridge, width, hyper, combinations)
+    return Plan(shape, path, reduction, pads, found or descend, has_ridge, width, hyper, combinations)
 
 
 def _hyperparameters(jobs: pa.RecordBatch) -> Hyper:

@@ -18,7 +18,8 @@ from fitq_worker.engine.descent.starts import Starts, draw_starts, find_lowest
 from fitq_worker.engine.descent.stopping import DIVERGENCE_FACTOR, Criteria
 from fitq_worker.engine.descent.traces import Traces, find_recorded, join_traces, no_traces, scale
 from fitq_worker.engine.optimum.objective import Objective, robust_objective, squares_objective
-from fitq_worker.engine.outcome.results import Ended, Outcome, end_at_once
+from fitq_worker.engine.outcome.assessment import Ended
+from fitq_worker.engine.outcome.results import Outcome, end_at_once
 from fitq_worker.engine.plan import Plan
 from fitq_worker.engine.samples.reduction import Reduced
 from fitq_worker.engine.samples.sets import Tile
@@ -42,10 +43,10 @@ def fit_tile(tile: Tile, plan: Plan) -> tuple[Outcome, Traces]:
         reduced = Reduced(*(field[..., set_of] for field in reduced))
     objective = _objective(tile, plan, reduced)
     if plan.shape["optimizer"] == "exact":
-        return Outcome(tile, reduced, objective, end_at_once(objective.optimum)), no_traces(len(jobs))
+        return Outcome(tile, reduced, objective, end_at_once(objective.optimum), plan.path), no_traces(len(jobs))
     starts = draw_starts(jobs, reduced, objective.space, objective.optimum)
     ended, traces = descend_best(tile.rows, plan, objective, starts)
-    return Outcome(tile, reduced, objective, ended), traces
+    return Outcome(tile, reduced, objective, ended, plan.path), traces
 
 
 def _objective(tile: Tile, plan: Plan, reduced: Reduced) -> Objective:

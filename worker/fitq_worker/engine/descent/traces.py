@@ -27,13 +27,13 @@ class Traces(NamedTuple):
 
 
 def scale(losses: Tensor, unit: Tensor) -> Traces:
-    """The losses (T, B) of a descent, times `unit`, (B,) float64, so that the first of each fit is about 1."""
+    """The losses (T, B) of a descent, times `unit`, (B,) float64, so that the first of each fit is about 1; in place."""
     units = unit.cpu().numpy()
     first = losses[0].double().cpu().numpy() * units if len(losses) else units
     usual = np.isfinite(first) & (first > 0)
     _, exponent = np.frexp(np.where(usual, first, units))
     factor = torch.from_numpy(np.ldexp(units, -exponent)).to(losses)
-    return Traces((losses * factor).float(), exponent.astype(np.int16))
+    return Traces(losses.mul_(factor).float(), exponent.astype(np.int16))
 
 
 def join_traces(parts: list[Traces]) -> Traces:

@@ -49,17 +49,14 @@ struct Arguments {
     Index width;
     const int* recorded;  // the steps whose loss is kept, increasing
     Index records, first_record;
-    Number* losses;         // (records, B)
+    Number* losses;         // of record k and fit b at k * loss_record + b * loss_fit
+    Index loss_record, loss_fit;
     const Number* samples;  // (count, SAMPLE, B)
     Index count;
     Number* memory;  // (count, SAMPLE, TILE), for the samples of a tile
 };
 
-INLINE float root(float x) { return __builtin_sqrtf(x); }
-INLINE double root(double x) { return __builtin_sqrt(x); }
-INLINE float absolute(float x) { return __builtin_fabsf(x); }
-INLINE double absolute(double x) { return __builtin_fabs(x); }
-template <class Real> INLINE Real sign(Real x) { return x > 0 ? Real(1) : x < 0 ? Real(-1) : Real(0); }
+$prelude
 
 struct Tile {
     alignas(64) Number fixed[FIXED][TILE];
@@ -165,7 +162,7 @@ template <class Value> INLINE void store(const Value (*rows)[TILE], int count, V
 INLINE void settle(const Tile& tile, const Arguments& a, Index begin, int width) {
     for (int b = 0; b < width; b++)
         for (Index k = a.records - 1; k >= 0 && a.recorded[k] >= tile.counts[STEPS][b]; k--)
-            a.losses[k * a.fits + begin + b] = tile.loss[b];
+            a.losses[k * a.loss_record + (begin + b) * a.loss_fit] = tile.loss[b];
 }
 
 // Steps a.first .. a.stop - 1 of the fits from `begin` on.
@@ -201,7 +198,9 @@ INLINE void descend_tile(const Arguments& a, Index begin) {
         if (looks) look(tile, step), last = most_steps(tile, width);
         if (with_loss || ONE_VERSION) make_step<true>(tile, a, step);
         else make_step<ONE_VERSION>(tile, a, step);
-        if (records) store(&tile.loss, 1, a.losses + record++ * a.fits, a.fits, begin, width);
+        if (!records) continue;
+        for (int b = 0; b < width; b++) a.losses[record * a.loss_record + (begin + b) * a.loss_fit] = tile.loss[b];
+        record++;
     }
     if (last < a.stop) {
         if (a.watched) {

@@ -72,14 +72,14 @@ def _descend(
         count = len(samples)
     table = schedule.table.to(start).contiguous()
     steps = torch.tensor(recorded, dtype=torch.int32)
-    losses = start.new_empty(len(recorded), batch)
+    losses = start.new_empty(batch, len(recorded)).T  # as the frame of traces has them
     memory = start.new_empty(samples.shape[:2].numel() * MOST_TILE_FITS)
     column = schedule.column if schedule.column is not None else none
     last = int(fits.steps.max())
     for (begin, end), (first, stop) in _calls(batch, last + 1, len(start) * max(count, 1)):
         arguments = [
             batch, first, stop, watched, fixed, state, counts, table, column, table.shape[2],
-            steps, len(recorded), int(np.searchsorted(recorded, first)), losses, samples, count, memory,
+            steps, len(recorded), int(np.searchsorted(recorded, first)), losses, *losses.stride(), samples, count, memory,
         ]  # fmt: skip
         packed = np.array([each.data_ptr() if isinstance(each, Tensor) else each for each in arguments], dtype=np.int64)
         library.descend(ctypes.c_void_p(packed.ctypes.data), ctypes.c_longlong(begin), ctypes.c_longlong(end))

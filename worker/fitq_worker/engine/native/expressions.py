@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+#: What the text of an expression may call; it stands before it.
+PRELUDE = Path(__file__).with_name("prelude.cpp").read_text().strip()
 #: The C type of each dtype.
 TYPES = {
     torch.float32: "float",

@@ -39,6 +39,8 @@ _SEAL = b"a whole fitq kernel"
 #: Kernels that nobody has loaded for so long are removed: those of other versions, and of other work.
 _UNUSED_SECONDS = 30 * 24 * 3600
 _ENGINE = Path(__file__).parents[1]
+#: What has been loaded, by kernel and folder; None where loading failed, which is said once.
+_LOADED: dict[tuple[Kernel, str], ctypes.CDLL | None] = {}
 
 
 class KernelError(FitqError):
@@ -68,9 +70,10 @@ def find_library(kernel: Kernel, path: CodePath, *, worth_building: bool = True)
     """
     if path == "eager":
         return None
-    if path == "compiled":
-        build(kernel)
     ready = load(kernel)
+    if ready is None and path == "compiled":
+        build(kernel)
+        ready = load(kernel)
     if ready is None and path == "auto" and worth_building:
         request(kernel)
     return ready
@@ -78,8 +81,13 @@ def find_library(kernel: Kernel, path: CodePath, *, worth_building: bool = True)
 
 def load(kernel: Kernel) -> ctypes.CDLL | None:
     """The library of a kernel, or None while there is none."""
-    file = library_file(kernel)
-    return _load(file) if _is_whole(file) else None
+    key = kernel, _folder()
+    if key not in _LOADED:
+        file = library_file(kernel)
+        if not _is_whole(file):
+            return None
+        _LOADED[key] = _load(file)
+    return _LOADED[key]
 
 
 def request(kernel: Kernel) -> None:
@@ -110,7 +118,7 @@ def build(kernel: Kernel) -> None:
 
 def library_file(kernel: Kernel) -> Path:
     """Where it is kept: named by what it is, torch's version, the processor and the source files that it is made from."""
-    return _folder() / f"{kernel.name}-{_fingerprint(kernel.made_from)}.so"
+    return Path(_folder()) / f"{kernel.name}-{_fingerprint(kernel.made_from)}.so"
 
 
 def _compile(kernel: Kernel, file: Path) -> None:
@@ -153,7 +161,6 @@ def _build_or_warn(kernel: Kernel) -> None:
         log.info("kernel %s was built in %.1f s", kernel.name, time.monotonic() - start)
 
 
-@cache
 def _load(file: Path) -> ctypes.CDLL | None:
     try:
         os.utime(file)
@@ -191,8 +198,8 @@ def _has_compiler() -> bool:
     return found
 
 
-def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fitq" / "kernels"
+def _folder() -> str:
+    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "fitq", "kernels")
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from string import Template
@@ -27,8 +26,8 @@ from fitq_worker.engine.descent.losses import (
 from fitq_worker.engine.descent.optimizers import HYPERPARAMETERS, OPTIMIZERS, Moments
 from fitq_worker.engine.descent.schedule import combine, tabulate
 from fitq_worker.engine.descent.stopping import CHECK_STEPS, Criteria, End, Progress, update_progress
-from fitq_worker.engine.native.expressions import TYPES, Expression, named, statements
-from fitq_worker.engine.native.tracing import argument, expressions
+from fitq_worker.engine.native.expressions import PRELUDE, TYPES
+from fitq_worker.engine.native.tracing import argument, assignments
 
 _SKELETON = Path(__file__).with_name("descent.cpp")
 #: What the numbers of a tile may take up: the smallest first-level cache of today's processors holds 32 KiB.
@@ -105,6 +104,7 @@ def write_source(program: Program) -> str:
     rows = tile.fixed + tile.state + tile.seen
     step = _print_step(program, tile, columns)
     parts = {
+        "prelude": PRELUDE,
         "number": TYPES[dtype],
         "tile": _tile_fits(rows * dtype.itemsize),
         "coefficients": size,
@@ -165,7 +165,7 @@ def _print_terms(program: Program, problem: Sampled) -> str:
     """The share of a sample in the loss and its gradient."""
     w = _Table("tile.state[{}][b]", getattr(torch, program.dtype)).rows(program.degree + 1)
     loss, slopes = with_gradient(partial(weigh_losses, program.loss, problem=problem), w)
-    return _assignments([loss, slopes], [f"term[{k}]" for k in range(program.degree + 2)], "v")
+    return assignments([loss, slopes], [f"term[{k}]" for k in range(program.degree + 2)], "v")
 
 
 def _print_step(program: Program, tile: _Tile, columns: int) -> str:
@@ -175,7 +175,7 @@ def _print_step(program: Program, tile: _Tile, columns: int) -> str:
     loss, gradient = _evaluate(program, tile)
     w, moments = take_step(tile.w, tile.moments, gradient, tile.fits, step, row, program.optimizer)
     targets = [f"tile.state[{k}][b]" for k in range(tile.state)]
-    return _assignments([w, *moments, loss], [*targets, "if (WITH_LOSS) tile.loss[b]"], "t")
+    return assignments([w, *moments, loss], [*targets, "if (WITH_LOSS) tile.loss[b]"], "t")
 
 
 def _print_look(program: Program, tile: _Tile) -> str:
@@ -188,7 +188,7 @@ def _print_look(program: Program, tile: _Tile) -> str:
     size = program.degree + 1
     targets = [f"tile.state[{k}][b]" for k in (*range(size), *range(tile.state, tile.state + tile.seen))]
     targets += [f"tile.counts[{name}][b]" for name in ("SINCE", "STEPS", "END")]
-    return _assignments([w, *seen], targets, "t")
+    return assignments([w, *seen], targets, "t")
 
 
 def _print_settling(tile: _Tile) -> str:
@@ -196,16 +196,7 @@ def _print_settling(tile: _Tile) -> str:
     loss = argument(["tile.loss[b]"], (), tile.w.dtype)
     ends = ((tile.progress.best_w, tile.w), (tile.progress.best, loss))
     w, loss_there = (torch.where(tile.criteria.watched, best, last) for best, last in ends)
-    return _assignments([w, loss_there], [*(f"tile.state[{k}][b]" for k in range(len(w))), "tile.loss[b]"], "t")
-
-
-def _assignments(results: Iterable[Tensor], targets: list[str], prefix: str) -> str:
-    """Statements that give each target its number; none is changed before all are computed."""
-    found = [expression for result in results for expression in expressions(result)]
-    found = [each if each.operands else Expression("{}", (named(each.text, each.dtype),), each.dtype) for each in found]
-    lines, texts = statements(found, prefix)
-    lines += [f"{target} = {texts[each]};" for target, each in zip(targets, found, strict=True)]
-    return "\n        ".join(lines)
+    return assignments([w, loss_there], [*(f"tile.state[{k}][b]" for k in range(len(w))), "tile.loss[b]"], "t")
 
 
 def _constants(optimizer: str) -> int:

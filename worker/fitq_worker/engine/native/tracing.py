@@ -8,7 +8,7 @@ in place are followed as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fitq_shared.errors import FitqError
-from fitq_worker.engine.native.expressions import TYPES, Expression, Rows, constant, named
+from fitq_worker.engine.native.expressions import TYPES, Expression, Rows, constant, named, statements
 
 #: Fits in a trace; what is done with the last axis itself is none of elementwise arithmetic and ends the trace.
 BATCH = 2
@@ -67,6 +67,15 @@ def expressions(tensor: Tensor) -> list[Expression]:
     return list(_rows(tensor, tensor).ravel())
 
 
+def assignments(results: Iterable[Tensor], targets: list[str], prefix: str) -> str:
+    """C statements that give each target a number of the results; none is changed before all are computed."""
+    found = [expression for result in results for expression in expressions(result)]
+    found = [each if each.operands else Expression("{}", (named(each.text, each.dtype),), each.dtype) for each in found]
+    lines, texts = statements(found, prefix)
+    lines += [f"{target} = {texts[each]};" for target, each in zip(targets, found, strict=True)]
+    return "\n        ".join(lines)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Traced):
         return value.plain
@@ -84,7 +93,7 @@ def _wrap(result: Any, rows: Callable[[Tensor, int], Rows]) -> Any:
 def _checked(name: str, tensor: Tensor, rows: Any, place: int) -> Rows:
     """The expressions of one result, in the shape that torch gave it."""
     found: Rows = rows[place] if isinstance(rows, list) else rows
-    if found.shape != tensor.shape[:-1]:
+    if found.dtype != object or found.shape != tensor.shape[:-1]:
         raise TraceError(f"torch did {name} along the batch, which native code does not do")
     return found
 
@@ -168,6 +177,10 @@ def _select(result: Tensor, source: Traced, axis: int, index: int) -> Rows:
 def _slice(
     result: Tensor, source: Traced, axis: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Rows:
+    if _axis(source, axis) == source.dim() - 1:
+        if result.shape != source.shape:
+            raise TraceError("torch took a part of the batch, which native code does not do")
+        return source.rows
     return source.rows[(slice(None),) * _axis(source, axis) + (slice(start, end, step),)]
 
 
@@ -217,6 +230,18 @@ def _swap(result: Tensor, source: Traced, first: int, second: int) -> Rows:
     return np.swapaxes(source.rows, _axis(source, first), _axis(source, second))
 
 
+def _move_axes(result: Tensor, source: Traced, axes: Sequence[int]) -> Rows:
+    return np.transpose(source.rows, [_axis(source, axis) for axis in axes][:-1])
+
+
+def _largest(result: Tensor, source: Traced, axes: Sequence[int], keep: bool = False) -> Rows:
+    rows = np.moveaxis(source.rows, _axis(source, axes[0]), 0)
+    found: Rows = rows[0, ...]
+    for row in rows[1:]:
+        found = _combine(_MAXIMUM, result.dtype, [found, row])
+    return found
+
+
 def _flip(result: Tensor, source: Traced, axes: Sequence[int]) -> Rows:
     return np.flip(source.rows, tuple(axes))
 
@@ -240,6 +265,7 @@ def _clear_nan(result: Tensor, source: Traced, value: float | None = None, *limi
     return _combine("{0} != {0} ? {1} : {0}", result.dtype, [source.rows, _rows(value or 0.0, source)])
 
 
+_MAXIMUM = "{0} > {1} || {0} != {0} ? {0} : {1}"
 _SUM, _DIFFERENCE, _PRODUCT, _QUOTIENT = "{} + {}", "{} - {}", "{} * {}", "{} / {}"
 #: What torch does by name -> (result, arguments) -> its expressions.
 _FOLLOWED: dict[str, Callable[..., Any]] = {
@@ -262,7 +288,8 @@ _FOLLOWED: dict[str, Callable[..., Any]] = {
     "sign.default": _elementwise("sign({})"),
     "isnan.default": _elementwise("{0} != {0}"),
     "minimum.default": _elementwise("{0} < {1} || {0} != {0} ? {0} : {1}"),
-    "maximum.default": _elementwise("{0} > {1} || {0} != {0} ? {0} : {1}"),
+    "maximum.default": _elementwise(_MAXIMUM),
+    "amax.default": _largest,
     "where.self": _elementwise("{} ? {} : {}"),
     "logical_and.default": _elementwise("{} & {}"),
     "bitwise_and.Tensor": _elementwise("{} & {}"),
@@ -277,6 +304,8 @@ _FOLLOWED: dict[str, Callable[..., Any]] = {
     "detach.default": _same,
     "alias.default": _same,
     "lift_fresh.default": _same,
+    "empty_like.default": _constants(0),  # of whose numbers none is read before it is written
+    "new_empty.default": _constants(0),
     "ones_like.default": _constants(1),
     "zeros_like.default": _constants(0),
     "new_zeros.default": _constants(0),
@@ -295,9 +324,11 @@ _FOLLOWED: dict[str, Callable[..., Any]] = {
     "unsqueeze.default": _insert_axis,
     "squeeze.dim": _remove_axis,
     "transpose.int": _swap,
+    "permute.default": _move_axes,
     "flip.default": _flip,
     "copy_.default": _copy,
     "fill_.Scalar": _fill,
+    "fill_.Tensor": _fill,
     "sub_.Tensor": _in_place(_DIFFERENCE),
     "add_.Tensor": _in_place(_SUM),
     "mul_.Tensor": _in_place(_PRODUCT),

@@ -35,6 +35,14 @@ class Objective(Protocol):
     """A loss on the sample sets of B jobs, as polynomials with P coefficients w of a space have it."""
 
     @property
+    def reduced(self) -> Reduced:
+        """The sample sets."""
+
+    @property
+    def has_samples(self) -> bool:
+        """It goes through the samples."""
+
+    @property
     def space(self) -> Space:
         """The coordinates of the descent."""
 
@@ -72,6 +80,10 @@ class _Squares(NamedTuple):
     delta: Tensor | None = None
 
     @property
+    def has_samples(self) -> bool:
+        return False
+
+    @property
     def loss_unit(self) -> Tensor:
         return self.space.unit * self.space.unit
 
@@ -102,6 +114,10 @@ class _Ridge(NamedTuple):
     delta: Tensor | None = None
 
     @property
+    def has_samples(self) -> bool:
+        return False
+
+    @property
     def loss_unit(self) -> Tensor:
         return self.space.unit * self.space.unit
 
@@ -129,6 +145,10 @@ class _Points(NamedTuple):
     in_descent: Problem
     curvature: Tensor  # (B,) of the loss at 0, in the descent
     optimum: Tensor
+
+    @property
+    def has_samples(self) -> bool:
+        return True
 
     @property
     def loss_unit(self) -> Tensor:

@@ -26,9 +26,10 @@ def scalars(values: Tensor, valid: Mask) -> pa.Array:
 def vectors(values: Tensor, valid: Mask) -> pa.Array:
     """(P, B) as a column of lists of P; null where not valid or not all finite."""
     by_fit = array(values.T.contiguous())
-    valid = valid & np.isfinite(by_fit).all(axis=1)
-    lists = pa.FixedSizeListArray.from_arrays(pa.array(by_fit.ravel()), by_fit.shape[1], mask=pa.array(~valid))
-    return lists.cast(pa.list_(pa.float64()))
+    finite = np.isfinite(by_fit)
+    valid = valid if finite.all() else valid & finite.all(axis=1)
+    offsets = np.arange(0, by_fit.size + 1, by_fit.shape[1], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(by_fit.ravel()), mask=pa.array(~valid))
 
 
 def matrices(values: Tensor | None, valid: Mask, *, highest_first: bool = False) -> pa.Array:

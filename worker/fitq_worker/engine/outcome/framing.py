@@ -56,5 +56,7 @@ def empty_traces(jobs: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _part(outcome: Outcome, traces: Traces, rows: slice) -> tuple[Outcome, Traces]:
-    parts = take((outcome.reduced, outcome.objective, outcome.ended), rows)
-    return Outcome(outcome.tile.part(rows), *parts), Traces(traces.losses[:, rows], traces.exponent[rows])
+    reduced, objective, ended = take((outcome.reduced, outcome.objective, outcome.ended), rows)
+    return Outcome(outcome.tile.part(rows), reduced, objective, ended, outcome.path), Traces(
+        traces.losses[:, rows], traces.exponent[rows]
+    )

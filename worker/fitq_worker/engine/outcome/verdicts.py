@@ -16,6 +16,7 @@ from fitq_worker.engine.arithmetic import square_root, tree_sum
 from fitq_worker.engine.descent.stopping import End
 from fitq_worker.engine.optimum.objective import Measured
 from fitq_worker.engine.outcome import invalid
+from fitq_worker.engine.outcome.assessment import cancelling_size
 from fitq_worker.engine.outcome.columns import Mask, array
 from fitq_worker.engine.samples.basis import powers_of_x
 from fitq_worker.engine.samples.reduction import Reduced
@@ -45,8 +46,6 @@ STATUSES = (
     (Status.DEGENERATE, "fewer different x than coefficients; spread the points or lower the degree"),
     (Status.INVALID, None),  # its message names the first bad point
 )
-#: Evaluating a polynomial in powers of x loses as many digits as its terms are larger than itself.
-MOST_CANCELLATION = 1e8
 _DIGITS_LOST = (
     "in powers of x the terms cancel and more than 8 of 16 digits are lost; evaluate basis_coefficients of basis "
     "chebyshev or legendre on the domain, or move x towards 0"
@@ -84,22 +83,15 @@ def messages_of(tile: Tile, verdict: NDArray[np.int64], cancels: Mask) -> pa.Arr
     return pc.replace_with_mask(messages, pa.array(verdict == Verdict.INVALID), pa.array(texts, pa.string()))
 
 
-def find_cancelling(raw: Tensor, final: Tensor, reduced: Reduced) -> Mask:
+def find_cancelling(suspected: Tensor, raw: Tensor, final: Tensor, reduced: Reduced) -> Mask:
     """Fits whose terms in powers of x are, on the points, MOST_CANCELLATION times as large as the polynomial, (B,).
 
-    `raw` are its coefficients and `final` its coordinates in the orthonormal basis, (P, B), whose length is its root
-    mean square on the samples. The terms at the ends of the domain, which are quick to tell, are larger than those of the
-    samples in their mean.
+    Those `suspected`, (B,) bool, are so at the ends of the domain, where terms are larger than those of the samples in their
+    mean. `raw` are the coefficients and `final` the coordinates in the orthonormal basis, (P, B).
     """
-    size = MOST_CANCELLATION * square_root(tree_sum(final * final))
-    largest = torch.maximum(reduced.low.abs(), reduced.high.abs())
-    terms = torch.zeros_like(largest)
-    for coefficient in raw.flip(0):
-        terms = terms * largest + coefficient.abs()
-    cancels = ~(terms <= size)
-    indices = cancels.nonzero()[:, 0]
+    cancels, indices = suspected.clone(), suspected.nonzero()[:, 0]
     if len(indices):
         factor = powers_of_x(take(reduced, indices))
         means = tree_sum(raw[:, indices].abs() * square_root(tree_sum(factor * factor)))
-        cancels[indices] = ~(means <= size[indices])
+        cancels[indices] = ~(means <= cancelling_size(final[:, indices]))
     return np.asarray(array(cancels))

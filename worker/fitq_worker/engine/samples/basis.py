@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fitq_worker.engine.arithmetic import is_never
 from fitq_worker.engine.samples.reduction import Reduced
 
 
@@ -59,7 +60,7 @@ def solve_upper(factor: Tensor, right: Tensor) -> Tensor:
     A zero on the diagonal (a fit without full rank) is taken as one; what comes out for that fit means nothing.
     """
     size = len(factor)
-    solution = torch.empty_like(right)
+    solution = factor.new_empty(right.shape)
     for i in reversed(range(size)):
         rest = right[i]
         for j in range(i + 1, size):
@@ -106,7 +107,7 @@ def to_scaled_powers(coefficients: Tensor, reduced: Reduced) -> Tensor:
     """Coefficients in powers of t become those in powers of u, x mapped to [-1, 1]; both have shape (P, K, B)."""
     shift = _shift(reduced)
     moved = shift.abs() > NO_SHIFT
-    if not moved.any():
+    if is_never(moved):
         return coefficients
     return torch.where(moved, _in_powers(coefficients, shift, torch.ones_like(shift)), coefficients)
 
@@ -137,7 +138,7 @@ def _columns(reduced: Reduced, following: Recurrence) -> Tensor:
     """R by columns: the first is the constant 1, each further one follows from the two before."""
     hessenberg = reduced.hessenberg
     size, _, batch = hessenberg.shape
-    columns = [torch.zeros(size, batch, dtype=hessenberg.dtype, device=hessenberg.device)]
+    columns = [hessenberg.new_zeros(size, batch)]
     columns[0][0] = 1.0
     for k in range(size - 1):
         times_t = torch.zeros_like(columns[k])
