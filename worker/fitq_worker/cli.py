@@ -50,20 +50,23 @@ def main() -> None:
 )
 def start(device: str, processes: int | None) -> None:
     """Start worker processes and look after them until TERM or Ctrl-C."""
-    from fitq_shared.queue import LANES
     from fitq_shared.settings import Settings, mask_password
     from fitq_worker.fleet.devices import choose_devices, cuda_devices
     from fitq_worker.fleet.logs import configure_logging
-    from fitq_worker.fleet.supervisor import supervise
+    from fitq_worker.fleet.supervisor import start_workers, supervise
 
     settings = Settings.from_environment()
     devices = choose_devices(device, cuda_devices())
     configure_logging()
+    workers = start_workers(devices, processes)
+
+    from fitq_shared.queue import LANES  # imports what takes longer than to start a process
+
     names = "; ".join(f"{each.name} ({each.description})" for each in devices)
     click.echo(
         f"fitq-worker {__version__}: {names}; {mask_password(settings.redis_url)}; lanes {', '.join(LANES)}", err=True
     )
-    sys.exit(supervise(settings, devices, processes))
+    sys.exit(supervise(settings, workers))
 
 
 @main.command()

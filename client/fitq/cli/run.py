@@ -37,36 +37,43 @@ def command(context: click.Context, /, output: str | None, device: str, as_json:
     fitq-results) or given with -o. With -o NAME.jsonl (or .csv, .json, .parquet) they go to NAME.jsonl and
     NAME-traces.jsonl.
     """
+    from fitq.local import local_fleet
+
+    # Python would die at once of SIGTERM and leave the temporary folder; an exit takes the fleet down first.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
+    with local_fleet(device) as fleet:
+        statuses = _run(fleet, output, inputs, as_json)
+    context.exit(exit_code_of_fits(statuses))
+
+
+def _run(fleet: LocalFleet, output: str | None, inputs: dict[str, Any], as_json: bool) -> dict[str, int]:
+    """Submit, follow and write; what this imports is imported while the worker starts. Returns the fits by status."""
     from rich.console import Console
 
     from fitq.cli.output import follow, print_json
     from fitq.cli.summary import render
     from fitq.client import Client
-    from fitq.local import local_fleet
     from fitq.results.copying import copying
     from fitq.results.summary import Tally
     from fitq.results.targets import choose_files
 
-    # Python would die at once of SIGTERM and leave the temporary folder; an exit takes the fleet down first.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
     found = options.jobs_from(inputs)
     results_file, traces_file = choose_files(output, inputs["input"])
     progress, tally = Console(stderr=True), Tally()
-    with local_fleet(device) as fleet:
-        with progress.status("submitting"):
-            submission = Client(fleet.settings).submit(found.jobs, found.source)
-        for notice in found.notices():
-            progress.print(notice, highlight=False, markup=False, soft_wrap=True)
-        stream = partial(submission.stream, follow=True, ordered=True)
-        with copying(stream, (results_file, traces_file), lambda _, batch: tally.add(batch)) as copy:
-            manifest = follow(_watched(submission, fleet, copy), progress)
+    with progress.status("submitting"):
+        submission = Client(fleet.settings).submit(found.jobs, found.source)
+    for notice in found.notices():
+        progress.print(notice, highlight=False, markup=False, soft_wrap=True)
+    stream = partial(submission.stream, follow=True, ordered=True)
+    with copying(stream, (results_file, traces_file), lambda _, batch: tally.add(batch)) as copy:
+        manifest = follow(_watched(submission, fleet, copy), progress)
     summary = tally.summarize(manifest)
     if as_json:
         print_json({**msgspec.structs.asdict(summary), "results": str(results_file), "traces": str(traces_file)})
     else:
         Console().print(render(summary, tally.first_rows))
         click.echo(f"\nresults: {results_file}\ntraces:  {traces_file}")
-    context.exit(exit_code_of_fits(summary.statuses))
+    return summary.statuses
 
 
 def _watched(submission: Submission, fleet: LocalFleet, copy: Callable[[], None]) -> Iterator[Manifest]:

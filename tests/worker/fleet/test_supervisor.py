@@ -25,7 +25,7 @@ def test_a_process_that_ends_is_restarted_with_growing_delay(dying: WorkerProces
     deadline = time.monotonic() + 30
     while len(caplog.messages) < 3:
         assert time.monotonic() < deadline
-        dying.restart_if_ended()
+        dying.start_if_due()
         time.sleep(0.01)
     assert all(message.startswith("cpu-0 ended with status 7, restart in") for message in caplog.messages)
     delays = [record.args[2] for record in caplog.records if isinstance(record.args, tuple)]

@@ -14,7 +14,6 @@ from types import FrameType
 
 from fitq_shared.settings import Settings
 from fitq_worker.fleet.devices import Device, process_environment, usable_cores
-from fitq_worker.fleet.reconciler import reconcile_until
 from fitq_worker.fleet.supervision import SUPERVISOR_VARIABLE
 
 #: A chunk takes about half a second, minutes where a single job is that large. A worker that has not ended after this
@@ -25,6 +24,9 @@ LAST_RESTART_SECONDS = 60.0
 #: A process that lived this long was healthy: the delays before its restarts start from the first again.
 HEALTHY_SECONDS = 60.0
 POLL_SECONDS = 0.2
+#: The first process of a device has the cores for itself while it imports torch, most of what a small run takes; the
+#: others start so much later.
+OTHERS_SECONDS = 3.0
 
 _log = logging.getLogger(__name__)
 
@@ -32,32 +34,34 @@ _log = logging.getLogger(__name__)
 class WorkerProcess:
     """One Celery worker on one device, started again with growing delay when it ends by itself."""
 
-    def __init__(self, node: str, device: Device, threads: int) -> None:
+    def __init__(self, node: str, device: Device, threads: int, delay: float = 0.0) -> None:
         self.node, self.device = node, device
         self._environment = {**os.environ, **process_environment(device, threads), SUPERVISOR_VARIABLE: str(os.getpid())}
         self._delay = FIRST_RESTART_SECONDS
-        self._start()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._start_at: float | None = time.monotonic() + delay
+        self.start_if_due()
 
-    def restart_if_ended(self) -> None:
-        """Start the process again when it has ended and its delay is over."""
-        if self._process.poll() is None:
+    def start_if_due(self) -> None:
+        """Start the process when it has not started yet, or has ended, and its delay is over."""
+        if self.is_running():
             return
-        if self._restart_at is None:
+        if self._start_at is None:
             self._plan_restart()
-        elif time.monotonic() >= self._restart_at:
+        elif time.monotonic() >= self._start_at:
             self._start()
 
     def is_running(self) -> bool:
-        """Whether the process has not ended yet."""
-        return self._process.poll() is None
+        """Whether the process has started and not ended yet."""
+        return self._process is not None and self._process.poll() is None
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal, unless the process has ended."""
-        if self.is_running():
+        if self._process is not None and self.is_running():
             self._process.send_signal(number)
 
     def _start(self) -> None:
-        self._restart_at: float | None = None
+        self._start_at = None
         self._started_at = time.monotonic()
         # A session of its own keeps Ctrl-C in the terminal from reaching it beside the supervisor's TERM.
         self._process = subprocess.Popen(_command(self.node), env=self._environment, start_new_session=True)
@@ -65,8 +69,9 @@ class WorkerProcess:
     def _plan_restart(self) -> None:
         if time.monotonic() - self._started_at >= HEALTHY_SECONDS:
             self._delay = FIRST_RESTART_SECONDS
-        _log.error("%s ended with status %s, restart in %.0f s", self.node, self._process.returncode, self._delay)
-        self._restart_at = time.monotonic() + self._delay
+        status = self._process.returncode if self._process else None
+        _log.error("%s ended with status %s, restart in %.0f s", self.node, status, self._delay)
+        self._start_at = time.monotonic() + self._delay
         self._delay = min(2 * self._delay, LAST_RESTART_SECONDS)
 
 
@@ -74,38 +79,48 @@ class _StopRequests:
     """Counts TERM and INT: the first one drains, the second one kills."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count, self._came = 0, threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._request)
 
     def _request(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1
+        self._came.set()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but not beyond the next request."""
+        self._came.wait(seconds)
+        self._came.clear()
 
 
-def supervise(settings: Settings, devices: Sequence[Device], processes: int | None = None) -> int:
-    """Run workers until TERM or INT and return the exit status: 0, or 1 when some had to be killed.
+def supervise(settings: Settings, workers: Sequence[WorkerProcess]) -> int:
+    """Run workers until TERM or INT and return the exit status: 0, or 1 when some had to be killed."""
+    # Imported now that the workers are on their way: it takes as long as the start of one.
+    from fitq_worker.fleet.reconciler import reconcile_until
 
-    `processes` is their number for each device: by default one on a GPU and one for each usable core on the CPU.
-    """
-    stop = _StopRequests()
-    workers = _start(devices, processes)
-    stopped = threading.Event()
+    stop, stopped = _StopRequests(), threading.Event()
     threading.Thread(target=reconcile_until, args=(stopped, settings), daemon=True).start()
     while not stop.count:
         for worker in workers:
-            worker.restart_if_ended()
-        time.sleep(POLL_SECONDS)
+            worker.start_if_due()
+        stop.wait(POLL_SECONDS)
     stopped.set()
     return _drain(workers, stop)
 
 
-def _start(devices: Sequence[Device], processes: int | None) -> list[WorkerProcess]:
+def start_workers(devices: Sequence[Device], processes: int | None = None) -> list[WorkerProcess]:
+    """Start the workers, or plan their start.
+
+    `processes` is their number for each device: by default one on a GPU and one for each usable core on the CPU.
+    """
     cores = usable_cores()
     counts = [processes or (1 if device.uuid else cores) for device in devices]
     threads = max(1, cores // sum(counts))
     # The process id makes the names unique where two supervisors share a machine.
     return [
-        WorkerProcess(f"{device.name.replace(':', '')}-{number}-{os.getpid()}", device, threads)
+        WorkerProcess(
+            f"{device.name.replace(':', '')}-{number}-{os.getpid()}", device, threads, OTHERS_SECONDS if number else 0.0
+        )
         for device, count in zip(devices, counts, strict=True)
         for number in range(count)
     ]
@@ -122,11 +137,10 @@ def _drain(workers: Sequence[WorkerProcess], stop: _StopRequests) -> int:
                 worker.send(signal.SIGKILL)
             _log.warning("workers were killed; their chunks will run again")
             return 1
-        time.sleep(POLL_SECONDS)
+        stop.wait(POLL_SECONDS)
     _log.info("stopped")
     return 0
 
 
 def _command(node: str) -> list[str]:
-    options = ["--without-gossip", "--without-mingle", "--hostname", f"{node}@%h"]
-    return [sys.executable, "-m", "celery", "--quiet", "--app", "fitq_worker.chunks.app", "worker", *options]
+    return [sys.executable, "-m", "fitq_worker.chunks", f"{node}@%h"]
