@@ -1,6 +1,6 @@
 """The engine on a CUDA device; `pytest -m gpu` is the whole check on a GPU node."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -45,3 +45,13 @@ def test_batch_does_not_matter_on_the_device(path: Literal["eager", "compiled"])
 
         assert alone.results.equals(whole.results.slice(place, 1))
         assert alone.traces.equals(whole.traces.slice(place, 1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("loss", ["mse", "huber", "log_cosh"])
+def test_a_compiled_descent_has_the_bits_of_the_cpu(loss: Any, dtype: Any) -> None:
+    """Whatever the device: sums have one order, every rounding is IEEE 754's, and subnormal numbers are 0."""
+    settings: dict[str, Any] = {"polynomial": [1.0, 2.0, 3.0], "loss": loss, "dtype": dtype}
+    jobs = jobs_batch([FitJob(**settings, seed=seed, steps=300 + seed % 3) for seed in range(200)])
+
+    assert fit(jobs, "cuda:0", path="compiled").traces.equals(fit(jobs, path="compiled").traces)

@@ -105,7 +105,7 @@ def test_long_descents_go_on_where_the_last_call_ended(monkeypatch: pytest.Monke
     """Cut into calls of a few tiles and steps, a descent has the bits of the whole."""
     batch = jobs_batch(jobs_of(600, ftol=1e-6, patience=40))
     whole = fit(batch, path="compiled")
-    monkeypatch.setattr("fitq_worker.engine.native.descent._CALL_UPDATES", 1 << 14)
+    monkeypatch.setattr("fitq_worker.engine.native.descent._CALL_UPDATES", {"cpu": 1 << 14})
     blocks: list[int] = []
 
     cut = fit(batch, path="compiled", on_block=lambda: blocks.append(1))

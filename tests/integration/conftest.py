@@ -79,7 +79,7 @@ class Fleet(NamedTuple):
         """Kill the process in which the worker fits, as the system does when memory runs out."""
         (celery,) = psutil.Process(self.worker.process.pid).children()
         alive = [child for child in celery.children() if child.status() != psutil.STATUS_ZOMBIE]
-        (fitting,) = (child for child in alive if "spawn_main" in " ".join(child.cmdline()))
+        (fitting,) = (child for child in alive if "semaphore_tracker" not in " ".join(child.cmdline()))
         fitting.kill()
 
 

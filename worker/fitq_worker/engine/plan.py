@@ -20,6 +20,7 @@ from fitq_worker.engine.descent.losses import Problem
 from fitq_worker.engine.descent.optimizers import HYPERPARAMETERS, Hyper
 from fitq_worker.engine.descent.schedule import SCHEDULES, Combinations, Schedule, combine
 from fitq_worker.engine.descent.stopping import CRITERIA, Criteria
+from fitq_worker.engine.native import cuda
 from fitq_worker.engine.native import descent as native
 from fitq_worker.engine.native.kernels import CodePath, find_library
 from fitq_worker.engine.native.program import Program
@@ -74,10 +75,10 @@ def make_plan(jobs: pa.RecordBatch, device: torch.device, path: CodePath, on_blo
     combinations = combine(shape["optimizer"], hyper)
     updates = int(numbers(jobs["restarts"]).sum()) * int(hyper["steps"].max()) * (shape["degree"] + 1)
     found = None
-    if shape["optimizer"] != "lbfgs" and device.type == "cpu":
+    if shape["optimizer"] != "lbfgs":
         triangular = shape["loss"] == "mse" and (shape["basis"] != "orthogonal" or has_ridge)
         what = shape["loss"], shape["optimizer"], shape["degree"], triangular, shape["dtype"], combinations.width == 1
-        found = _find_native(Program(*what), path, updates, on_block)
+        found = _find_native(Program(*what), device, path, updates, on_block)
     width = EAGER_TILE_FITS if found is None else NATIVE_TILE_FITS
     width = CUDA_TILE_FITS if device.type == "cuda" else width
     return Plan(shape, path, reduction, pads, found or descend, has_ridge, width, hyper, combinations)
@@ -90,10 +91,23 @@ def _hyperparameters(jobs: pa.RecordBatch) -> Hyper:
     return {name: numbers(column) for name, column in columns.items()}
 
 
-def _find_native(program: Program, path: CodePath, updates: int, on_block: Callable[[], None]) -> Descend | None:
+def _find_native(
+    program: Program, device: torch.device, path: CodePath, updates: int, on_block: Callable[[], None]
+) -> Descend | None:
     """The native descent; None where there is none yet or none is wanted."""
-    library = find_library(program, path, worth_building=updates >= WORTH_COMPILING_UPDATES)
-    return None if library is None else partial(native.descend, library, program.optimizer, on_block)
+    worth_building = updates >= WORTH_COMPILING_UPDATES
+    run: native.Run
+    if device.type == "cpu":
+        library = find_library(program, path, worth_building=worth_building)
+        if library is None:
+            return None
+        run = partial(native.run_on_cpu, library)
+    else:
+        function = cuda.find_kernel(program, device, path, worth_building=worth_building)
+        if function is None:
+            return None
+        run = partial(native.run_on_gpu, function, device)
+    return partial(native.descend, run, program.optimizer, on_block)
 
 
 def _eager(loss: str, optimizer: str, on_block: Callable[[], None]) -> Descend:

@@ -5,13 +5,11 @@
 // Every rounding is kept, so that a fit has the bits of the eager descent. Arrays have the batch as last axis.
 
 #ifdef __CUDACC_RTC__
+#define ONE_FIT
 #define KERNEL extern "C" __global__
-#define INLINE __device__ __forceinline__
 #define EACH_FIT(b) _Pragma("unroll") for (int b = 0; b < TILE; b++)
 #else
-#include <cstring>
 #define KERNEL extern "C"
-#define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
 #define EACH_FIT(b) _Pragma("clang loop vectorize(assume_safety)") for (int b = 0; b < TILE; b++)
 #else
@@ -19,10 +17,16 @@
 #endif
 #endif
 
+$prelude
+
 using Number = $number;
 using Index = long long;
 
+#ifdef ONE_FIT
+constexpr int TILE = 1;
+#else
 constexpr int TILE = $tile;
+#endif
 constexpr int COEFFICIENTS = $coefficients;
 // Rows of numbers that stay, of numbers that change, and of those that are kept for looks at whether a fit stops.
 constexpr int FIXED = $fixed, STATE = $state, SEEN = $seen;
@@ -30,8 +34,12 @@ constexpr int FIXED = $fixed, STATE = $state, SEEN = $seen;
 constexpr int SAMPLE = $sample;
 constexpr int COLUMNS = $columns;
 constexpr bool ONE_SCHEDULE = $one_schedule;
-// A long step is compiled once, with its loss.
+// A long step, and one for a GPU, is compiled once, with its loss.
+#ifdef ONE_FIT
+constexpr bool ONE_VERSION = true;
+#else
 constexpr bool ONE_VERSION = $one_version;
+#endif
 constexpr int CHECK_STEPS = $check_steps, LANES = $lanes, MOST_LEVELS = 32;
 // Rows of `counts`: steps until a fit ends, why it ended, the step of its reference, its patience.
 enum { STEPS, END, SINCE, PATIENCE, COUNTS };
@@ -56,8 +64,6 @@ struct Arguments {
     Number* memory;  // (count, SAMPLE, TILE), for the samples of a tile
 };
 
-$prelude
-
 struct Tile {
     alignas(64) Number fixed[FIXED][TILE];
     alignas(64) Number state[STATE + SEEN][TILE];
@@ -80,6 +86,10 @@ template <int FIRST> INLINE void add(Sums& sums, const Sums& others) {
     for (int k = FIRST; k < TERMS; k++) EACH_FIT(b) sums[k][b] += others[k][b];
 }
 
+INLINE void copy(Sums& sums, const Sums& others) {
+    for (int k = 0; k < TERMS; k++) EACH_FIT(b) sums[k][b] = others[k][b];
+}
+
 // sums = the terms of samples i, i + LANES, ... in a tree: neighbours are added in pairs until one is left. Those of the
 // first of each pair and of the second are found together; a level waits for its neighbour.
 template <bool WITH_LOSS> INLINE void add_lane(const Tile& tile, const Number* samples, Index i, Index count, Index stride, Sums& sums) {
@@ -96,7 +106,7 @@ template <bool WITH_LOSS> INLINE void add_lane(const Tile& tile, const Number* s
         }
         int level = 0;
         for (; pairs >> level & 1; level++) add<FIRST>(sums, levels[level]);
-        __builtin_memcpy(levels[level], sums, sizeof(Sums));
+        copy(levels[level], sums);
     }
     const bool single = i < count;
     if (single) EACH_FIT(b) {
@@ -108,10 +118,10 @@ template <bool WITH_LOSS> INLINE void add_lane(const Tile& tile, const Number* s
     for (int level = 0; pairs >> level; level++) {
         if (!(pairs >> level & 1)) continue;
         if (any) add<FIRST>(sums, levels[level]);
-        else __builtin_memcpy(sums, levels[level], sizeof(Sums));
+        else copy(sums, levels[level]);
         any = true;
     }
-    if (!any) __builtin_memset(sums, 0, sizeof(Sums));
+    if (!any) for (int k = 0; k < TERMS; k++) EACH_FIT(b) sums[k][b] = 0;
 }
 
 // tile.sums = the sums over all samples in the order of arithmetic.tree_sum: the LANES samples of a row are added by halving.
@@ -177,7 +187,7 @@ INLINE void descend_tile(const Arguments& a, Index begin) {
     if (a.watched) load(tile.state + STATE, SEEN, static_cast<const Number*>(a.state + STATE * a.fits), a.fits, begin, width);
     if (!ONE_SCHEDULE) load(&tile.column, 1, a.column, a.fits, begin, width);
 #if $sample
-#ifdef __CUDACC_RTC__
+#ifdef ONE_FIT
     const Index stride = a.fits;
     const Number* samples = a.samples + begin;
 #else
@@ -192,8 +202,8 @@ INLINE void descend_tile(const Arguments& a, Index begin) {
         const bool records = record < a.records && a.recorded[record] == step;
         const bool with_loss = looks || records || step == last;
 #if $sample
-        if (with_loss) add_samples<true>(tile, samples, a.count, stride);
-        else add_samples<false>(tile, samples, a.count, stride);
+        if (with_loss || ONE_VERSION) add_samples<true>(tile, samples, a.count, stride);
+        else add_samples<ONE_VERSION>(tile, samples, a.count, stride);
 #endif
         if (looks) look(tile, step), last = most_steps(tile, width);
         if (with_loss || ONE_VERSION) make_step<true>(tile, a, step);
@@ -226,17 +236,22 @@ KERNEL void descend(const Arguments* a) {
 #else
 // Subnormal numbers are 0 while fits descend: they would cost a hundred cycles each on some processors.
 struct WithoutSubnormals {
-#if defined(__x86_64__)
+    ~WithoutSubnormals() { restore(); }
+#if defined(FLUSH_IN_SOFTWARE)
+    void restore() const {}
+#elif defined(__x86_64__)
     const unsigned before = __builtin_ia32_stmxcsr();
     WithoutSubnormals() { __builtin_ia32_ldmxcsr(before | 0x8040); }
-    ~WithoutSubnormals() { __builtin_ia32_ldmxcsr(before); }
+    void restore() const { __builtin_ia32_ldmxcsr(before); }
 #elif defined(__aarch64__)
     unsigned long long before;
     WithoutSubnormals() {
         asm volatile("mrs %0, fpcr" : "=r"(before));
         asm volatile("msr fpcr, %0" : : "r"(before | 1ull << 24));
     }
-    ~WithoutSubnormals() { asm volatile("msr fpcr, %0" : : "r"(before)); }
+    void restore() const { asm volatile("msr fpcr, %0" : : "r"(before)); }
+#else
+    void restore() const {}
 #endif
 };
 

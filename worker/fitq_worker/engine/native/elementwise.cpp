@@ -1,7 +1,6 @@
 // A function of numbers of each fit, printed from torch's trace of it. Arrays have the batch as last axis.
 using Index = long long;
 
-#define INLINE static inline
 $prelude
 
 extern "C" void compute(Index fits, const void* const* given, void* const* found) {

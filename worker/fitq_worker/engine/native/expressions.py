@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 PRELUDE = Path(__file__).with_name("prelude.cpp").read_text().strip()
 #: The C type of each dtype.
 TYPES = {
-    torch.float32: "float",
-    torch.float64: "double",
+    torch.float32: "float32",
+    torch.float64: "float64",
     torch.int8: "signed char",
     torch.int32: "int",
     torch.int64: "long long",
