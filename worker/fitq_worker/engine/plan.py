@@ -74,11 +74,9 @@ def make_plan(jobs: pa.RecordBatch, device: torch.device, path: CodePath, on_blo
     hyper = _hyperparameters(jobs)
     combinations = combine(shape["optimizer"], hyper)
     updates = int(numbers(jobs["restarts"]).sum()) * int(hyper["steps"].max()) * (shape["degree"] + 1)
-    found = None
-    if shape["optimizer"] != "lbfgs":
-        triangular = shape["loss"] == "mse" and (shape["basis"] != "orthogonal" or has_ridge)
-        what = shape["loss"], shape["optimizer"], shape["degree"], triangular, shape["dtype"], combinations.width == 1
-        found = _find_native(Program(*what), device, path, updates, on_block)
+    triangular = shape["loss"] == "mse" and (shape["basis"] != "orthogonal" or has_ridge)
+    what = shape["loss"], shape["optimizer"], shape["degree"], triangular, shape["dtype"], combinations.width == 1
+    found = _find_native(Program(*what), device, path, updates, on_block)
     width = EAGER_TILE_FITS if found is None else NATIVE_TILE_FITS
     width = CUDA_TILE_FITS if device.type == "cuda" else width
     return Plan(shape, path, reduction, pads, found or descend, has_ridge, width, hyper, combinations)

@@ -56,21 +56,62 @@ class State(NamedTuple):
         return State(w, gradient, pairs)
 
 
+class Search(NamedTuple):
+    """The line search of a step of B fits with P coefficients."""
+
+    direction: Tensor  # (P, B)
+    slope: Tensor  # (B,) of the loss along it
+    loss: Tensor  # (B,) before the step
+    length: Tensor  # (B,) of the next trial
+    moved: Tensor  # (P, B) where the step leads, w as long as no trial was accepted
+    accepted: Tensor  # (B,) bool
+
+    def trial(self, w: Tensor) -> Tensor:
+        """The coefficients to try next, (P, B)."""
+        return w + self.length * self.direction
+
+
 def lbfgs_block(
     w: Tensor, moments: Moments, problem: Problem, fits: Fits, first: Tensor, schedule: Tensor, *, loss: str
 ) -> tuple[Tensor, Moments, Tensor]:
-    """As `descent.step_block`, with a `State` in the moments. The loss of a fit never rises."""
-    losses, state = [], State.of_moments(moments)
+    """As `eager.step_block`, with a `State` in the moments. The loss of a fit never rises."""
+    losses = []
     for k in range(len(schedule)):
         values, gradient = differentiate(loss, w, problem)
-        state = state.after(w, gradient, first + k > 0)
-        direction = _direction(gradient, state.pairs)
-        size = tree_sum(gradient.abs())
-        shortened = torch.where((first + k > 0) | (size <= 1.0), 1.0, 1.0 / size)
-        moved = _search_line(loss, problem, w, values, gradient, direction, fits.lr * schedule[k, 0] * shortened)
+        moments, search = begin_search(w, moments, values, gradient, fits, first + k, schedule[k])
+        for _ in range(MAX_TRIALS):
+            trial = search.trial(w)
+            search = judge_trial(search, trial, value_at(loss, trial, problem))
+            if w.device.type == "cpu" and search.accepted.all():  # on a GPU asking costs more than going on
+                break
         losses.append(values)
-        w = torch.where(first + k < fits.steps, moved, w)
-    return w, state.moments(), torch.stack(losses)
+        w = torch.where(first + k < fits.steps, search.moved, w)
+    return w, moments, torch.stack(losses)
+
+
+def begin_search(
+    w: Tensor, moments: Moments, loss: Tensor, gradient: Tensor, fits: Fits, step: Tensor, row: Tensor
+) -> tuple[Moments, Search]:
+    """The moments after a step, and the search of where it leads; `row` is that of the schedule, (1, B) or (1, 1)."""
+    started = step > 0
+    state = State.of_moments(moments).after(w, gradient, started)
+    direction = _direction(gradient, state.pairs)
+    size = tree_sum(gradient.abs())
+    shortened = torch.where(started | (size <= 1.0), 1.0, 1.0 / size)
+    length, slope = fits.lr * row[0] * shortened, tree_sum(direction * gradient)
+    return state.moments(), Search(direction, slope, loss, length, w, torch.zeros_like(slope, dtype=torch.bool))
+
+
+def judge_trial(search: Search, trial: Tensor, reached: Tensor) -> Search:
+    """The search after a trial with the loss `reached`, (B,): the first that lowers the loss enough, else a shorter one."""
+    length, slope = search.length, search.slope
+    lower = reached <= search.loss + SUFFICIENT_DECREASE * length * slope
+    moved = torch.where(lower & ~search.accepted, trial, search.moved)
+    # The minimum of the parabola through both losses with this slope.
+    shorter = -slope * length * length / (2.0 * (reached - search.loss - slope * length))
+    least, most = SHORTEST * length, LONGEST * length
+    length = torch.where(shorter >= least, torch.minimum(shorter, most), least)
+    return search._replace(length=length, moved=moved, accepted=search.accepted | lower)
 
 
 def _direction(gradient: Tensor, history: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -86,24 +127,3 @@ def _direction(gradient: Tensor, history: Sequence[tuple[Tensor, Tensor]]) -> Te
     for (s, y), rho, weight in zip(reversed(history), reversed(inverse), reversed(weights), strict=True):
         direction = direction + s * (weight - rho * tree_sum(y * direction))
     return torch.where(tree_sum(direction * gradient) > 0, -direction, -gradient)
-
-
-def _search_line(
-    loss: str, problem: Problem, w: Tensor, values: Tensor, gradient: Tensor, direction: Tensor, length: Tensor
-) -> Tensor:
-    """The first of ever shorter steps along `direction` that lowers the loss enough; `length`, (B,), is the first."""
-    slope = tree_sum(direction * gradient)
-    moved, accepted = w, torch.zeros_like(slope, dtype=torch.bool)
-    for _ in range(MAX_TRIALS):
-        trial = w + length * direction
-        reached = value_at(loss, trial, problem)
-        lower = reached <= values + SUFFICIENT_DECREASE * length * slope
-        moved = torch.where(lower & ~accepted, trial, moved)
-        accepted = accepted | lower
-        if w.device.type == "cpu" and accepted.all():  # on a GPU asking costs more than going on
-            break
-        # The minimum of the parabola through both losses with this slope.
-        shorter = -slope * length * length / (2.0 * (reached - values - slope * length))
-        least, most = SHORTEST * length, LONGEST * length
-        length = torch.where(shorter >= least, torch.minimum(shorter, most), least)
-    return moved

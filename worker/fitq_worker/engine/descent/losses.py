@@ -89,8 +89,7 @@ def value_at(loss: str, w: Tensor, problem: Problem) -> Tensor:
     """The loss of coefficients w, (P, B): (B,)."""
     if isinstance(problem, Quadratic):
         return mean_of_squares(w, problem)
-    mean = tree_sum(weigh_losses(loss, w[:, None], problem))
-    return mean if len(w) == 1 else mean + _penalty(w, problem)
+    return penalise(tree_sum(weigh_losses(loss, w[:, None], problem)), w, problem)
 
 
 def differentiate(loss: str, w: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
@@ -109,6 +108,11 @@ def weigh_losses(loss: str, w: Tensor, problem: Sampled) -> Tensor:
     for column, coefficient in zip(problem.design[1:], coefficients[1:], strict=True):
         value = value + column * coefficient
     return problem.weights * RESIDUAL_LOSSES[loss](value - problem.target, problem)
+
+
+def penalise(loss: Tensor, w: Tensor, problem: Sampled) -> Tensor:
+    """The loss, (B,), with the ridge; the constant has none."""
+    return loss if len(w) == 1 else loss + _penalty(w, problem)
 
 
 def add_penalty(loss: Tensor, gradient: Tensor, w: Tensor, problem: Sampled) -> tuple[Tensor, Tensor]:

@@ -30,8 +30,10 @@ constexpr int TILE = $tile;
 constexpr int COEFFICIENTS = $coefficients;
 // Rows of numbers that stay, of numbers that change, and of those that are kept for looks at whether a fit stops.
 constexpr int FIXED = $fixed, STATE = $state, SEEN = $seen;
+// Numbers of a line search; 0 where a step does without one.
+constexpr int SEARCH = $search, MAX_TRIALS = $max_trials;
 // Numbers of a sample; 0 where the loss does without samples.
-constexpr int SAMPLE = $sample;
+constexpr int SAMPLE = $sample, TERMS = COEFFICIENTS + 1;
 constexpr int COLUMNS = $columns;
 constexpr bool ONE_SCHEDULE = $one_schedule;
 // A long step, and one for a GPU, is compiled once, with its loss.
@@ -64,26 +66,38 @@ struct Arguments {
     Number* memory;  // (count, SAMPLE, TILE), for the samples of a tile
 };
 
+// The samples of a tile: number k of sample i of fit b is at first[(i * SAMPLE + k) * stride + b].
+struct Samples {
+    const Number* first;
+    Index count, stride;
+};
+
 struct Tile {
     alignas(64) Number fixed[FIXED][TILE];
     alignas(64) Number state[STATE + SEEN][TILE];
     alignas(64) int counts[COUNTS][TILE];
     alignas(64) Index column[TILE];
     alignas(64) Number loss[TILE];
-    alignas(64) Number sums[SAMPLE ? COEFFICIENTS + 1 : 1][TILE];
+    alignas(64) Number sums[SAMPLE ? TERMS : 1][TILE];
+    // A line search: its numbers, the coefficients to try next, and whether some were accepted.
+    alignas(64) Number search[SEARCH ? SEARCH : 1][TILE];
+    alignas(64) Number trial[SEARCH ? COEFFICIENTS : 1][TILE];
+    alignas(64) int accepted[TILE];
 };
 
+using Rows = const Number (*)[TILE];
+
 #if $sample
-// What sample `at` adds to the loss, which is left out where nobody wants it, and to each number of its gradient.
-template <bool WITH_LOSS> INLINE void find_terms(const Tile& tile, const Number* at, Index stride, int b, Number* term) {
+// What sample `at` adds to the loss at w, and to each number of its gradient. All that is not asked for is left out: FIRST
+// and END below are the first term that is, and the one after the last.
+INLINE void find_terms(const Tile& tile, Rows w, const Number* at, Index stride, int b, Number* term) {
     $terms
 }
 
-constexpr int TERMS = COEFFICIENTS + 1;
 typedef Number Sums[TERMS][TILE];
 
-template <int FIRST> INLINE void add(Sums& sums, const Sums& others) {
-    for (int k = FIRST; k < TERMS; k++) EACH_FIT(b) sums[k][b] += others[k][b];
+template <int FIRST, int END> INLINE void add(Sums& sums, const Sums& others) {
+    for (int k = FIRST; k < END; k++) EACH_FIT(b) sums[k][b] += others[k][b];
 }
 
 INLINE void copy(Sums& sums, const Sums& others) {
@@ -92,32 +106,32 @@ INLINE void copy(Sums& sums, const Sums& others) {
 
 // sums = the terms of samples i, i + LANES, ... in a tree: neighbours are added in pairs until one is left. Those of the
 // first of each pair and of the second are found together; a level waits for its neighbour.
-template <bool WITH_LOSS> INLINE void add_lane(const Tile& tile, const Number* samples, Index i, Index count, Index stride, Sums& sums) {
-    constexpr int FIRST = WITH_LOSS ? 0 : 1;
+template <int FIRST, int END> INLINE void add_lane(const Tile& tile, Rows w, Samples samples, Index i, Sums& sums) {
+    const auto [first, count, stride] = samples;
     const Index sample = SAMPLE * stride, second = LANES * sample;
     alignas(64) Sums levels[MOST_LEVELS];
     Index pairs = 0;
     for (; i + LANES < count; i += 2 * LANES, pairs++) {
         EACH_FIT(b) {
             Number one[TERMS], other[TERMS];
-            find_terms<WITH_LOSS>(tile, samples + i * sample, stride, b, one);
-            find_terms<WITH_LOSS>(tile, samples + i * sample + second, stride, b, other);
-            for (int k = FIRST; k < TERMS; k++) sums[k][b] = one[k] + other[k];
+            find_terms(tile, w, first + i * sample, stride, b, one);
+            find_terms(tile, w, first + i * sample + second, stride, b, other);
+            for (int k = FIRST; k < END; k++) sums[k][b] = one[k] + other[k];
         }
         int level = 0;
-        for (; pairs >> level & 1; level++) add<FIRST>(sums, levels[level]);
+        for (; pairs >> level & 1; level++) add<FIRST, END>(sums, levels[level]);
         copy(levels[level], sums);
     }
     const bool single = i < count;
     if (single) EACH_FIT(b) {
         Number one[TERMS];
-        find_terms<WITH_LOSS>(tile, samples + i * sample, stride, b, one);
-        for (int k = FIRST; k < TERMS; k++) sums[k][b] = one[k];
+        find_terms(tile, w, first + i * sample, stride, b, one);
+        for (int k = FIRST; k < END; k++) sums[k][b] = one[k];
     }
     bool any = single;
     for (int level = 0; pairs >> level; level++) {
         if (!(pairs >> level & 1)) continue;
-        if (any) add<FIRST>(sums, levels[level]);
+        if (any) add<FIRST, END>(sums, levels[level]);
         else copy(sums, levels[level]);
         any = true;
     }
@@ -125,13 +139,12 @@ template <bool WITH_LOSS> INLINE void add_lane(const Tile& tile, const Number* s
 }
 
 // tile.sums = the sums over all samples in the order of arithmetic.tree_sum: the LANES samples of a row are added by halving.
-template <bool WITH_LOSS> INLINE void add_samples(Tile& tile, const Number* samples, Index count, Index stride) {
-    constexpr int FIRST = WITH_LOSS ? 0 : 1;
+template <int FIRST, int END> INLINE void add_samples(Tile& tile, Rows w, Samples samples) {
     alignas(64) Sums lanes[LANES];
-    for (int lane = 0; lane < LANES; lane++) add_lane<WITH_LOSS>(tile, samples, lane, count, stride, lanes[lane]);
+    for (int lane = 0; lane < LANES; lane++) add_lane<FIRST, END>(tile, w, samples, lane, lanes[lane]);
     for (int half = LANES / 2; half; half /= 2)
-        for (int lane = 0; lane < half; lane++) add<FIRST>(lanes[lane], lanes[lane + half]);
-    for (int k = FIRST; k < TERMS; k++) EACH_FIT(b) tile.sums[k][b] = lanes[0][k][b] + Number(0);  // -0 becomes 0
+        for (int lane = 0; lane < half; lane++) add<FIRST, END>(lanes[lane], lanes[lane + half]);
+    for (int k = FIRST; k < END; k++) EACH_FIT(b) tile.sums[k][b] = lanes[0][k][b] + Number(0);  // -0 becomes 0
 }
 #endif
 
@@ -144,6 +157,28 @@ template <bool WITH_LOSS> INLINE void make_step(Tile& tile, const Arguments& a, 
         $step
     }
 }
+
+#if $search
+// Tries ever shorter steps until all fits of the tile have accepted one.
+INLINE void search_line(Tile& tile, const Samples& samples, int step) {
+    for (int trial = 0, open = 1; trial < MAX_TRIALS && open; trial++) {
+        EACH_FIT(b) {
+            $trial
+        }
+#if $sample
+        add_samples<0, 1>(tile, tile.trial, samples);
+#endif
+        EACH_FIT(b) {
+            $judge
+        }
+        open = 0;
+        for (int b = 0; b < TILE; b++) open |= !tile.accepted[b];
+    }
+    EACH_FIT(b) {
+        $arrive
+    }
+}
+#endif
 
 // Looks at every fit before `step`; those that end go back to the best coefficients that were seen.
 INLINE void look(Tile& tile, int step) {
@@ -186,13 +221,14 @@ INLINE void descend_tile(const Arguments& a, Index begin) {
     load(tile.state, STATE, static_cast<const Number*>(a.state), a.fits, begin, width);
     if (a.watched) load(tile.state + STATE, SEEN, static_cast<const Number*>(a.state + STATE * a.fits), a.fits, begin, width);
     if (!ONE_SCHEDULE) load(&tile.column, 1, a.column, a.fits, begin, width);
-#if $sample
-#ifdef ONE_FIT
-    const Index stride = a.fits;
-    const Number* samples = a.samples + begin;
+#if !$sample
+    const Samples samples = {nullptr, 0, 0};
+    (void)samples;
 #else
-    const Index stride = TILE;
-    const Number* samples = a.memory;
+#ifdef ONE_FIT
+    const Samples samples = {a.samples + begin, a.count, a.fits};
+#else
+    const Samples samples = {a.memory, a.count, TILE};
     load(reinterpret_cast<Number(*)[TILE]>(a.memory), static_cast<int>(a.count * SAMPLE), a.samples, a.fits, begin, width);
 #endif
 #endif
@@ -202,12 +238,15 @@ INLINE void descend_tile(const Arguments& a, Index begin) {
         const bool records = record < a.records && a.recorded[record] == step;
         const bool with_loss = looks || records || step == last;
 #if $sample
-        if (with_loss || ONE_VERSION) add_samples<true>(tile, samples, a.count, stride);
-        else add_samples<ONE_VERSION>(tile, samples, a.count, stride);
+        if (with_loss || ONE_VERSION) add_samples<0, TERMS>(tile, tile.state, samples);
+        else add_samples<ONE_VERSION ? 0 : 1, TERMS>(tile, tile.state, samples);
 #endif
         if (looks) look(tile, step), last = most_steps(tile, width);
         if (with_loss || ONE_VERSION) make_step<true>(tile, a, step);
         else make_step<ONE_VERSION>(tile, a, step);
+#if $search
+        search_line(tile, samples, step);
+#endif
         if (!records) continue;
         for (int b = 0; b < width; b++) a.losses[record * a.loss_record + (begin + b) * a.loss_fit] = tile.loss[b];
         record++;

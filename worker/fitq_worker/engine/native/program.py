@@ -6,7 +6,7 @@ import math
 from functools import partial
 from pathlib import Path
 from string import Template
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,12 +14,15 @@ from torch import Tensor
 
 from fitq_worker.engine.arithmetic import LANES
 from fitq_worker.engine.descent.eager import Fits, take_step
+from fitq_worker.engine.descent.lbfgs import MAX_TRIALS, Search, begin_search, judge_trial
 from fitq_worker.engine.descent.losses import (
     Problem,
     Quadratic,
     Sampled,
     add_penalty,
     differentiate,
+    penalise,
+    value_at,
     weigh_losses,
     with_gradient,
 )
@@ -102,7 +105,13 @@ def write_source(program: Program) -> str:
     size, dtype = program.degree + 1, getattr(torch, program.dtype)
     sampled = isinstance(tile.problem, Sampled)
     rows = tile.fixed + tile.state + tile.seen
-    step = _print_step(program, tile, columns)
+    if program.optimizer == "lbfgs":
+        searching, step = _print_search(program, tile, columns)
+    else:
+        searching, step = (
+            dict.fromkeys(("trial", "judge", "arrive"), "") | {"search": 0},
+            _print_step(program, tile, columns),
+        )
     parts = {
         "prelude": PRELUDE,
         "number": TYPES[dtype],
@@ -113,10 +122,12 @@ def write_source(program: Program) -> str:
         "seen": tile.seen,
         "sample": size + 2 if sampled else 0,
         "columns": columns,
-        "one_version": str(step.count("\n") > _LONG_STEP).lower(),
+        "one_version": str(program.optimizer == "lbfgs" or step.count("\n") > _LONG_STEP).lower(),
         "one_schedule": str(program.one_schedule).lower(),
         "check_steps": CHECK_STEPS,
         "lanes": LANES,
+        "max_trials": MAX_TRIALS,
+        **searching,
         "terms": _print_terms(program, tile.problem) if isinstance(tile.problem, Sampled) else "",
         "step": step,
         "look": _print_look(program, tile),
@@ -154,6 +165,12 @@ def _tile(program: Program) -> _Tile:
     return _Tile(problem, sums, fits, criteria, w, moments, progress, fixed.length, changing, state.length - changing)
 
 
+def _step_and_row(program: Program, columns: int) -> tuple[Tensor, Tensor]:
+    """The number of the step, and its row of the schedule."""
+    row = _Table("row[{}]" if program.one_schedule else "own[{} * a.width]", getattr(torch, program.dtype))
+    return argument(["step"], (), torch.int32), row.rows(columns)
+
+
 def _evaluate(program: Program, tile: _Tile) -> tuple[Tensor, Tensor]:
     """Loss and gradient at w."""
     if isinstance(tile.problem, Quadratic):
@@ -163,19 +180,43 @@ def _evaluate(program: Program, tile: _Tile) -> tuple[Tensor, Tensor]:
 
 def _print_terms(program: Program, problem: Sampled) -> str:
     """The share of a sample in the loss and its gradient."""
-    w = _Table("tile.state[{}][b]", getattr(torch, program.dtype)).rows(program.degree + 1)
+    w = _Table("w[{}][b]", getattr(torch, program.dtype)).rows(program.degree + 1)
     loss, slopes = with_gradient(partial(weigh_losses, program.loss, problem=problem), w)
     return assignments([loss, slopes], [f"term[{k}]" for k in range(program.degree + 2)], "v")
 
 
 def _print_step(program: Program, tile: _Tile, columns: int) -> str:
     """One step; the loss comes last, and is left out where nobody wants it."""
-    step = argument(["step"], (), torch.int32)
-    row = _Table("row[{}]" if program.one_schedule else "own[{} * a.width]", getattr(torch, program.dtype)).rows(columns)
+    step, row = _step_and_row(program, columns)
     loss, gradient = _evaluate(program, tile)
     w, moments = take_step(tile.w, tile.moments, gradient, tile.fits, step, row, program.optimizer)
     targets = [f"tile.state[{k}][b]" for k in range(tile.state)]
     return assignments([w, *moments, loss], [*targets, "if (WITH_LOSS) tile.loss[b]"], "t")
+
+
+def _print_search(program: Program, tile: _Tile, columns: int) -> tuple[dict[str, Any], str]:
+    """The parts of a step of L-BFGS with its line search: what begins it, a trial, what comes of it, and the end."""
+    size, dtype = program.degree + 1, getattr(torch, program.dtype)
+    step, row = _step_and_row(program, columns)
+    loss, gradient = _evaluate(program, tile)
+    moments, begun = begin_search(tile.w, tile.moments, loss, gradient, tile.fits, step, row)
+    kept = _Table("tile.search[{}][b]", dtype)
+    numbers = (kept.rows(size), kept.rows(), kept.rows(), kept.rows(), kept.rows(size))
+    search = Search(*numbers, argument(["(tile.accepted[b] != 0)"], (), torch.bool))
+    rows = [*(f"tile.search[{k}][b]" for k in range(kept.length)), "tile.accepted[b]"]
+    states = [f"tile.state[{k}][b]" for k in range(tile.state)]
+    trial = _Table("tile.trial[{}][b]", dtype).rows(size)
+    if isinstance(tile.problem, Quadratic):
+        reached = value_at(program.loss, trial, tile.problem)
+    else:
+        reached = penalise(tile.sums[0], trial, tile.problem)
+    parts = {
+        "search": kept.length,
+        "trial": assignments([search.trial(tile.w)], [f"tile.trial[{k}][b]" for k in range(size)], "t"),
+        "judge": assignments(judge_trial(search, trial, reached), rows, "t"),
+        "arrive": assignments([torch.where(step < tile.fits.steps, search.moved, tile.w)], states[:size], "t"),
+    }
+    return parts, assignments([*moments, loss, *begun], [*states[size:], "tile.loss[b]", *rows], "t")
 
 
 def _print_look(program: Program, tile: _Tile) -> str:
