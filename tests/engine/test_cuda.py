@@ -21,7 +21,7 @@ from fitq_worker.engine.native.program import Program
 cuda = pytest.importorskip("fitq_worker.engine.native.cuda", reason="NVIDIA's compiler is not installed")
 pytest.importorskip("cuda.bindings.nvrtc", reason="NVIDIA's compiler is not installed")
 
-RULES = list(OPTIMIZERS)
+RULES = [name for name, rule in OPTIMIZERS.items() if rule.update]
 #: A thread has at most 255 registers; the largest kernels keep numbers in memory for want of more, these do not.
 UNSPILLED = [
     ("mse", "nadam", 2, False), ("mse", "nadam", 8, True), ("mse", "nadam", 30, False), ("huber", "nadam", 2, True),

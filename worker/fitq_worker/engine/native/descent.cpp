@@ -8,7 +8,9 @@
 #define ONE_FIT
 #define KERNEL extern "C" __global__
 #define EACH_FIT(b) _Pragma("unroll") for (int b = 0; b < TILE; b++)
+#define LONG_LOOP _Pragma("unroll 1")
 #else
+#define LONG_LOOP
 #define KERNEL extern "C"
 #ifdef __clang__
 #define EACH_FIT(b) _Pragma("clang loop vectorize(assume_safety)") for (int b = 0; b < TILE; b++)
@@ -111,7 +113,7 @@ template <int FIRST, int END> INLINE void add_lane(const Tile& tile, Rows w, Sam
     const Index sample = SAMPLE * stride, second = LANES * sample;
     alignas(64) Sums levels[MOST_LEVELS];
     Index pairs = 0;
-    for (; i + LANES < count; i += 2 * LANES, pairs++) {
+    LONG_LOOP for (; i + LANES < count; i += 2 * LANES, pairs++) {
         EACH_FIT(b) {
             Number one[TERMS], other[TERMS];
             find_terms(tile, w, first + i * sample, stride, b, one);
@@ -141,7 +143,7 @@ template <int FIRST, int END> INLINE void add_lane(const Tile& tile, Rows w, Sam
 // tile.sums = the sums over all samples in the order of arithmetic.tree_sum: the LANES samples of a row are added by halving.
 template <int FIRST, int END> INLINE void add_samples(Tile& tile, Rows w, Samples samples) {
     alignas(64) Sums lanes[LANES];
-    for (int lane = 0; lane < LANES; lane++) add_lane<FIRST, END>(tile, w, samples, lane, lanes[lane]);
+    LONG_LOOP for (int lane = 0; lane < LANES; lane++) add_lane<FIRST, END>(tile, w, samples, lane, lanes[lane]);
     for (int half = LANES / 2; half; half /= 2)
         for (int lane = 0; lane < half; lane++) add<FIRST, END>(lanes[lane], lanes[lane + half]);
     for (int k = FIRST; k < END; k++) EACH_FIT(b) tile.sums[k][b] = lanes[0][k][b] + Number(0);  // -0 becomes 0
@@ -161,7 +163,7 @@ template <bool WITH_LOSS> INLINE void make_step(Tile& tile, const Arguments& a, 
 #if $search
 // Tries ever shorter steps until all fits of the tile have accepted one.
 INLINE void search_line(Tile& tile, const Samples& samples, int step) {
-    for (int trial = 0, open = 1; trial < MAX_TRIALS && open; trial++) {
+    LONG_LOOP for (int trial = 0, open = 1; trial < MAX_TRIALS && open; trial++) {
         EACH_FIT(b) {
             $trial
         }
@@ -233,7 +235,7 @@ INLINE void descend_tile(const Arguments& a, Index begin) {
 #endif
 #endif
     Index record = a.first_record;
-    for (int step = static_cast<int>(a.first); step <= last && step < a.stop; step++) {
+    LONG_LOOP for (int step = static_cast<int>(a.first); step <= last && step < a.stop; step++) {
         const bool looks = a.watched && step % CHECK_STEPS == 0;
         const bool records = record < a.records && a.recorded[record] == step;
         const bool with_loss = looks || records || step == last;
