@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
 from fitq_shared.settings import Settings
+from fitq_worker.compiler import cxx_compiler
 
 if TYPE_CHECKING:
     from tests.conftest import Server
@@ -78,3 +80,19 @@ def test_settings_of_the_environment_reach_the_worker_app(server: Server) -> Non
     assert server.url in done.stdout
     assert "'visibility_timeout': 77" in done.stdout
     assert "'global_keyprefix': 'mine:celery:'" in done.stdout
+
+
+@pytest.mark.skipif(cxx_compiler() is None, reason="no C++ compiler: kernels cannot be built here")
+def test_kernels_are_built_ahead(tmp_path: Path) -> None:
+    """A descent and what describes its end for each combination, and the reduction."""
+    options = ["--degree", "1", "--degree", "2", "--basis", "power", "--optimizer", "sgd"]
+    done = fitq_worker("warm", *options, XDG_CACHE_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["degree 1, mse, sgd, power, float32", "degree 2, mse, sgd, power, float32"]
+    assert len(list(tmp_path.glob("fitq/kernels/*.so"))) == 5
+
+
+def test_kernels_that_cannot_be_built_are_a_clear_error(tmp_path: Path) -> None:
+    done = fitq_worker("warm", "--degree", "1", XDG_CACHE_HOME=str(tmp_path), CXX="/nowhere/g++", PATH="")
+    assert done.returncode == 1
+    assert done.stderr == "Error: there is no C++ compiler; install g++ or clang++\n"

@@ -8,12 +8,13 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from fitq_shared import __version__, command_line
 from fitq_shared.errors import FitqError
+from fitq_shared.jobs.fields import MAX_DEGREE, Basis, Dtype, Loss, Optimizer
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -81,6 +82,30 @@ def devices(as_json: bool) -> None:
         return
     for device in found:
         click.echo(f"{device.name}\t{device.description}")
+
+
+@main.command()
+@click.option(
+    "--degree", "degrees", type=click.IntRange(0, MAX_DEGREE), multiple=True, default=range(1, 6), show_default=True
+)
+@click.option("--loss", "losses", type=click.Choice(get_args(Loss)), multiple=True, default=["mse"], show_default=True)
+@click.option(
+    "--optimizer", "optimizers", type=click.Choice(get_args(Optimizer)), multiple=True, default=["nadam"], show_default=True
+)
+@click.option(
+    "--basis", "bases", type=click.Choice(get_args(Basis)), multiple=True, default=["orthogonal", "power"], show_default=True
+)
+@click.option("--dtype", "dtypes", type=click.Choice(get_args(Dtype)), multiple=True, default=["float32"], show_default=True)
+def warm(degrees: Any, losses: Any, optimizers: Any, bases: Any, dtypes: Any) -> None:
+    """Build the native code of every combination of these ahead, for the processor of this machine.
+
+    It goes to $XDG_CACHE_HOME/fitq/kernels, by default ~/.cache/fitq/kernels: a folder that workers without a compiler can
+    share. Each option can be given several times. Workers build what is missing by themselves.
+    """
+    from fitq_worker.engine import build_kernels
+
+    for what in build_kernels(degrees, losses, optimizers, bases, dtypes):
+        click.echo(what)
 
 
 @main.command()

@@ -10,17 +10,11 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from fitq_shared.jobs.frames import jobs_batch
-from fitq_shared.jobs.job import FitJob
-from fitq_worker.engine.native.kernels import CodePath, load, request
-from fitq_worker.engine.native.program import Program
+from fitq_worker.engine.native.kernels import CodePath
 from fitq_worker.engine.outcome.framing import make_frames
 from fitq_worker.engine.plan import make_plan
 from fitq_worker.engine.samples.sets import cut_tiles, numbers
 from fitq_worker.engine.tile import fit_tile
-
-#: What a worker can expect first: the notebook's degree in either basis.
-_COMMON_KERNELS = ((2, False), (2, True))
 
 
 class Fitted(NamedTuple):
@@ -44,9 +38,9 @@ def fit(
         jobs: a record batch of JOB_SCHEMA whose rows agree in its SHAPE_COLUMNS.
         device: "cpu" or "cuda:N".
         sets: a record batch of SETS_SCHEMA, the sample sets that jobs refer to by `sample_set`; each is reduced once.
-        path: "compiled" uses a compiled kernel and builds it first where it is missing, which takes up to half a minute;
-            "eager" never does; "auto" uses one that is there, and has a missing one built in the background when the
-            work is large. The results are the same to the last bit. Only the loss mse has kernels, the others run eager.
+        path: "compiled" uses native code and builds it first where it is missing, about a second for each kernel; "eager"
+            never does; "auto" uses what is there, and has what is missing built in the background when the work is large.
+            The results are the same to the last bit.
         on_block: called between blocks of steps; what it raises ends the fit.
 
     A fit that fails is a row with its status and message; nothing is raised for it.
@@ -70,15 +64,6 @@ def _by_penalty(jobs: pa.RecordBatch) -> list[NDArray[np.int64]]:
     """Rows of the jobs without and with a ridge: a ridge makes the least-squares system triangular."""
     has_ridge = numbers(jobs["ridge"]) > 0
     return [rows for rows in (np.flatnonzero(~has_ridge), np.flatnonzero(has_ridge)) if len(rows)]
-
-
-def warm_up(device: str) -> None:
-    """Do what would slow down a first fit, and load or start to build the kernels that most work needs."""
-    for degree, triangular in _COMMON_KERNELS:
-        program = Program("mse", "nadam", degree, triangular, "float32", one_schedule=True)
-        if load(program) is None:
-            request(program)
-    fit(jobs_batch([FitJob(polynomial=[1.0], steps=1)]), device)
 
 
 def _in_order(batches: list[pa.RecordBatch], back: NDArray[np.int64]) -> pa.RecordBatch:

@@ -80,7 +80,7 @@ def find_kernel(kernel: Kernel, device: torch.device, path: CodePath, *, worth_b
         _FOUND[key] = _load(kernel, key[1])
     elif key not in _FOUND and worth_building:
         _FOUND[key] = None
-        threading.Thread(target=_load_or_warn, args=key, name=f"compile {kernel.name}", daemon=True).start()
+        threading.Thread(target=_load_or_warn, args=key, name=f"compile {kernel.name}").start()
     return _FOUND.get(key)
 
 

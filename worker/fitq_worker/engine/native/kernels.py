@@ -148,7 +148,8 @@ def _lock(file: Path) -> Iterator[None]:
 
 @cache
 def _start_build(kernel: Kernel) -> None:
-    threading.Thread(target=_build_or_warn, args=(kernel,), name=f"build {kernel.name}", daemon=True).start()
+    # No daemon: a process that ends meanwhile waits the second, for a thread that dies inside torch takes it down.
+    threading.Thread(target=_build_or_warn, args=(kernel,), name=f"build {kernel.name}").start()
 
 
 def _build_or_warn(kernel: Kernel) -> None:
