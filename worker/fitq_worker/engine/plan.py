@@ -33,8 +33,10 @@ Descend = Callable[[Problem, Tensor, Fits, Schedule, Criteria, list[int]], Desce
 
 #: Fits descended together: native code wants their problems in a near cache, torch few large operations.
 NATIVE_TILE_FITS, EAGER_TILE_FITS, CUDA_TILE_FITS = 8192, 16384, 1 << 20
-#: Coefficient updates from which a missing kernel is worth building: some seconds of eager work.
-WORTH_COMPILING_UPDATES = 50_000_000
+#: Coefficient updates from which a missing kernel is worth building, a second's work: less of eager work, if not the last.
+WORTH_BUILDING_UPDATES = 5_000_000
+#: A step of L-BFGS, or through the samples, is at least so many others.
+_COSTLY_STEP = 20
 
 
 class Plan(NamedTuple):
@@ -93,7 +95,8 @@ def _find_native(
     program: Program, device: torch.device, path: CodePath, updates: int, on_block: Callable[[], None]
 ) -> Descend | None:
     """The native descent; None where there is none yet or none is wanted."""
-    worth_building = updates >= WORTH_COMPILING_UPDATES
+    cost = _COSTLY_STEP if program.loss != "mse" or program.optimizer == "lbfgs" else 1
+    worth_building = updates * cost >= WORTH_BUILDING_UPDATES
     run: native.Run
     if device.type == "cpu":
         library = find_library(program, path, worth_building=worth_building)

@@ -37,6 +37,8 @@ _SKELETON = Path(__file__).with_name("descent.cpp")
 _TILE_BYTES = 24 << 10
 MOST_TILE_FITS, _LEAST_TILE_FITS = 64, 16
 
+#: The parts of a line search where a step does without one.
+_NO_SEARCH = {"search": 0, "trial": "", "judge": "", "arrive": ""}
 #: Operations in a step that takes a compiler long.
 _LONG_STEP = 400
 
@@ -108,10 +110,7 @@ def write_source(program: Program) -> str:
     if program.optimizer == "lbfgs":
         searching, step = _print_search(program, tile, columns)
     else:
-        searching, step = (
-            dict.fromkeys(("trial", "judge", "arrive"), "") | {"search": 0},
-            _print_step(program, tile, columns),
-        )
+        searching, step = _NO_SEARCH, _print_step(program, tile, columns)
     parts = {
         "prelude": PRELUDE,
         "number": TYPES[dtype],
