@@ -104,7 +104,7 @@ def _find_native(
             return None
         run = partial(native.run_on_cpu, library)
     else:
-        if program.optimizer == "lbfgs":  # NVRTC was still busy with it after ten minutes
+        if program.optimizer == "lbfgs":  # NVRTC was still busy with it after six minutes
             return None
         function = cuda.find_kernel(program, device, path, worth_building=worth_building)
         if function is None:
