@@ -242,3 +242,11 @@ def test_kernels_that_nobody_uses_are_removed(tmp_path: Path, monkeypatch: pytes
 
     assert not old.exists()
     assert recent.exists()
+
+
+def test_sample_sets_too_long_for_a_tile_run_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tile holds the samples of many fits side by side, however few there are."""
+    batch = jobs_batch(jobs_of(3, loss="huber"))
+    native = fit(batch, path="compiled")
+    monkeypatch.setattr("fitq_worker.engine.native.descent._MOST_NUMBERS", 1)
+    assert fit(batch, path="compiled").results.equals(native.results)

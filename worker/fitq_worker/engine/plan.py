@@ -10,16 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from torch import Tensor
 
 from fitq_shared.jobs.schemas import SHAPE_COLUMNS
 from fitq_worker.engine.descent import eager
-from fitq_worker.engine.descent.eager import Descent, Fits, step_block
+from fitq_worker.engine.descent.eager import step_block
 from fitq_worker.engine.descent.lbfgs import lbfgs_block
-from fitq_worker.engine.descent.losses import Problem
 from fitq_worker.engine.descent.optimizers import HYPERPARAMETERS, Hyper
-from fitq_worker.engine.descent.schedule import SCHEDULES, Combinations, Schedule, combine
-from fitq_worker.engine.descent.stopping import CRITERIA, Criteria
+from fitq_worker.engine.descent.schedule import SCHEDULES, Combinations, combine
+from fitq_worker.engine.descent.stopping import CRITERIA
 from fitq_worker.engine.native import cuda
 from fitq_worker.engine.native import descent as native
 from fitq_worker.engine.native.kernels import CodePath, find_library
@@ -27,9 +25,6 @@ from fitq_worker.engine.native.program import Program
 from fitq_worker.engine.samples.fused_reduction import Reduction, find_reduction
 from fitq_worker.engine.samples.reduction import Reduced, reduce
 from fitq_worker.engine.samples.sets import SampleSets, numbers, pad
-
-#: Runs the fits of a batch until they end, as `descent.eager.descend`.
-Descend = Callable[[Problem, Tensor, Fits, Schedule, Criteria, list[int]], Descent]
 
 #: Fits descended together: native code wants their problems in a near cache, torch few large operations.
 NATIVE_TILE_FITS, EAGER_TILE_FITS, CUDA_TILE_FITS = 8192, 16384, 1 << 20
@@ -48,7 +43,7 @@ class Plan(NamedTuple):
     reduction: Reduction
     #: The reduction, or the loss, pads the sample sets.
     pads: bool
-    descend: Descend
+    descend: native.Descend
     #: The jobs have a ridge.
     has_ridge: bool
     #: Fits that are descended together.
@@ -78,10 +73,12 @@ def make_plan(jobs: pa.RecordBatch, device: torch.device, path: CodePath, on_blo
     updates = int(numbers(jobs["restarts"]).sum()) * int(hyper["steps"].max()) * (shape["degree"] + 1)
     triangular = shape["loss"] == "mse" and (shape["basis"] != "orthogonal" or has_ridge)
     what = shape["loss"], shape["optimizer"], shape["degree"], triangular, shape["dtype"], combinations.width == 1
-    found = _find_native(Program(*what), device, path, updates, on_block)
-    width = EAGER_TILE_FITS if found is None else NATIVE_TILE_FITS
+    run = _find_native(Program(*what), device, path, updates)
+    width = EAGER_TILE_FITS if run is None else NATIVE_TILE_FITS
     width = CUDA_TILE_FITS if device.type == "cuda" else width
-    return Plan(shape, path, reduction, pads, found or descend, has_ridge, width, hyper, combinations)
+    if run is not None:
+        descend = partial(native.descend, run, shape["optimizer"], on_block, descend)
+    return Plan(shape, path, reduction, pads, descend, has_ridge, width, hyper, combinations)
 
 
 def _hyperparameters(jobs: pa.RecordBatch) -> Hyper:
@@ -91,29 +88,20 @@ def _hyperparameters(jobs: pa.RecordBatch) -> Hyper:
     return {name: numbers(column) for name, column in columns.items()}
 
 
-def _find_native(
-    program: Program, device: torch.device, path: CodePath, updates: int, on_block: Callable[[], None]
-) -> Descend | None:
-    """The native descent; None where there is none yet or none is wanted."""
+def _find_native(program: Program, device: torch.device, path: CodePath, updates: int) -> native.Run | None:
+    """What runs native descents; None where there is none yet or none is wanted."""
     cost = _COSTLY_STEP if program.loss != "mse" or program.optimizer == "lbfgs" else 1
     worth_building = updates * cost >= WORTH_BUILDING_UPDATES
-    run: native.Run
     if device.type == "cpu":
         library = find_library(program, path, worth_building=worth_building)
-        if library is None:
-            return None
-        run = partial(native.run_on_cpu, library)
-    else:
-        if program.optimizer == "lbfgs":  # NVRTC was still busy with it after six minutes
-            return None
-        function = cuda.find_kernel(program, device, path, worth_building=worth_building)
-        if function is None:
-            return None
-        run = partial(native.run_on_gpu, function, device)
-    return partial(native.descend, run, program.optimizer, on_block)
+        return None if library is None else partial(native.run_on_cpu, library)
+    if program.optimizer == "lbfgs":  # NVRTC was still busy with it after six minutes
+        return None
+    function = cuda.find_kernel(program, device, path, worth_building=worth_building)
+    return None if function is None else partial(native.run_on_gpu, function, device)
 
 
-def _eager(loss: str, optimizer: str, on_block: Callable[[], None]) -> Descend:
+def _eager(loss: str, optimizer: str, on_block: Callable[[], None]) -> native.Descend:
     steps = partial(lbfgs_block, loss=loss) if optimizer == "lbfgs" else partial(step_block, loss=loss, optimizer=optimizer)
     return partial(eager.descend, eager.Method(steps, loss, optimizer, on_block))
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fitq_worker.engine.descent.eager import BLOCK_STEPS, Descent, Fits
+from fitq_worker.engine.descent.eager import BLOCK_STEPS, Batch, Descent, Fits
 from fitq_worker.engine.descent.losses import Problem, value_at
 from fitq_worker.engine.descent.optimizers import OPTIMIZERS, Hyper
 from fitq_worker.engine.descent.schedule import Schedule, tabulate
@@ -83,7 +83,7 @@ def _descend(rows: Rows, plan: Plan, problem: Problem, start: Tensor, unit: Tens
         fits, schedule = _fits(optimizer, hyper, start), _schedule(plan, rows[some], part)
         steps, entries = find_recorded(plan.shape["trace"], hyper["steps"])
         begin = start[:, some].contiguous()
-        end = plan.descend(part, begin, fits, schedule, _criteria(hyper, part, begin, loss), steps)
+        end = plan.descend(Batch(part, begin, fits, schedule, _criteria(hyper, part, begin, loss), steps))
         losses = end.losses if entries is None else end.losses.gather(0, torch.from_numpy(entries).to(start.device))
         traces.append(scale(losses, unit[some]))
         parts.append(end._replace(losses=losses[:0]))

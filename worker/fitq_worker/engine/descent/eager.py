@@ -36,6 +36,17 @@ class Fits(NamedTuple):
     constants: Tensor
 
 
+class Batch(NamedTuple):
+    """B fits with P coefficients that are descended together."""
+
+    problem: Problem
+    start: Tensor  # (P, B)
+    fits: Fits
+    schedule: Schedule  # to one block beyond the last step
+    criteria: Criteria
+    recorded: list[int]  # the steps whose losses are kept, increasing
+
+
 class Method(NamedTuple):
     """What runs the steps: a block, and the loss and the optimizer that are in it."""
 
@@ -82,19 +93,9 @@ def take_step(
 
 
 @without_subnormals()
-def descend(
-    method: Method,
-    problem: Problem,
-    start: Tensor,
-    fits: Fits,
-    schedule: Schedule,
-    criteria: Criteria,
-    recorded: list[int],
-) -> Descent:
-    """Run every fit of the batch until it ends, keeping all losses of the steps in `recorded` (increasing).
-
-    `start` is (P, B); `schedule` reaches one block beyond the last step. A fit's loss after its own end is its final one.
-    """
+def descend(method: Method, batch: Batch) -> Descent:
+    """Run every fit of the batch until it ends. A fit's loss after its own end is its final one."""
+    problem, start, fits, schedule, criteria, recorded = batch
     count, last = BLOCK_STEPS, int(fits.steps.max())
     watched, uneven = bool(criteria.watched.any()), int(fits.steps.min()) < last
     slope_of = None if bool(criteria.gtol.isnan().all()) else method.loss

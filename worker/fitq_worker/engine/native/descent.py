@@ -11,11 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fitq_worker.engine.descent.eager import Descent, Fits
-from fitq_worker.engine.descent.losses import Problem, Quadratic, Sampled
+from fitq_worker.engine.descent.eager import Batch, Descent
+from fitq_worker.engine.descent.losses import Quadratic, Sampled
 from fitq_worker.engine.descent.optimizers import OPTIMIZERS
-from fitq_worker.engine.descent.schedule import Schedule
-from fitq_worker.engine.descent.stopping import CHECK_STEPS, Criteria
+from fitq_worker.engine.descent.stopping import CHECK_STEPS
 from fitq_worker.engine.native import cuda
 from fitq_worker.engine.native.program import MOST_TILE_FITS
 from fitq_worker.engine.trees import take
@@ -24,6 +23,10 @@ from fitq_worker.engine.trees import take
 _CALL_UPDATES = {"cpu": 1 << 26, "cuda": 1 << 34}
 #: Fits in one call where it is cut, at least: a few tiles.
 _LEAST_FITS = 256
+#: Numbers of the samples of a tile, at most: a quarter of a GiB of float32.
+_MOST_NUMBERS = 1 << 26
+#: Runs the fits of a batch until they end.
+Descend = Callable[[Batch], Descent]
 #: Runs the fits from one to another of a descent that is packed into its arguments, as descent.cpp has them.
 Run = Callable[[list[int | Tensor], int, int], None]
 
@@ -39,41 +42,27 @@ def run_on_gpu(function: Any, device: torch.device, arguments: list[int | Tensor
     cuda.launch(function, torch.from_numpy(_pack(arguments)).to(device), end - begin)
 
 
-def descend(
-    run: Run,
-    optimizer: str,
-    on_block: Callable[[], None],
-    problem: Problem,
-    start: Tensor,
-    fits: Fits,
-    schedule: Schedule,
-    criteria: Criteria,
-    recorded: list[int],
-) -> Descent:
-    """Run every fit of the batch until it ends; as `descent.eager.descend`."""
-    if int(fits.steps.min()) == int(fits.steps.max()):
-        return _descend(run, optimizer, on_block, problem, start, fits, schedule, criteria, recorded)
+def descend(run: Run, optimizer: str, on_block: Callable[[], None], eager: Descend, batch: Batch) -> Descent:
+    """Run every fit of the batch until it ends; as `descent.eager.descend`.
+
+    `eager` takes sample sets so long that those of a tile would not fit into memory.
+    """
+    if isinstance(batch.problem, Sampled) and batch.problem.design[:, :, 0].numel() * MOST_TILE_FITS > _MOST_NUMBERS:
+        return eager(batch)
+    steps = batch.fits.steps
+    if int(steps.min()) == int(steps.max()):
+        return _descend(run, optimizer, on_block, batch)
     # Fits with about the same number of steps share a tile, which runs until the last of them ends.
-    order = torch.argsort(fits.steps, stable=True)
-    given = take((problem, start, fits, schedule.column, criteria), order)
-    problem, start, fits, column, criteria = given
-    schedule = schedule._replace(column=column)
-    ended = _descend(run, optimizer, on_block, problem, start, fits, schedule, criteria, recorded)
-    back: Descent = take(ended, torch.argsort(order))
+    order = torch.argsort(steps, stable=True)
+    schedule = batch.schedule._replace(column=take(batch.schedule.column, order))
+    problem, start, fits, criteria = take((batch.problem, batch.start, batch.fits, batch.criteria), order)
+    sorted_batch = Batch(problem, start, fits, schedule, criteria, batch.recorded)
+    back: Descent = take(_descend(run, optimizer, on_block, sorted_batch), torch.argsort(order))
     return back
 
 
-def _descend(
-    run: Run,
-    optimizer: str,
-    on_block: Callable[[], None],
-    problem: Problem,
-    start: Tensor,
-    fits: Fits,
-    schedule: Schedule,
-    criteria: Criteria,
-    recorded: list[int],
-) -> Descent:
+def _descend(run: Run, optimizer: str, on_block: Callable[[], None], whole: Batch) -> Descent:
+    problem, start, fits, schedule, criteria, recorded = whole
     batch, watched = start.shape[1], bool(criteria.watched.any())
     per_fit = problem if isinstance(problem, Quadratic) else problem[3:]
     fixed = _rows([*per_fit, fits.lr, fits.constants, criteria.ftol, criteria.gtol, criteria.ceiling])
