@@ -106,7 +106,7 @@ def single_options(root: click.Group) -> list[tuple[str, str, str]]:
         command = root.get_command(click.Context(root), name)
         assert command is not None
         for option in command.params:
-            if isinstance(option, click.Option) and not option.is_flag and option.name not in ("tag", "set", "help"):
+            if isinstance(option, click.Option) and not (option.is_flag or option.multiple or option.name in ("tag", "set")):
                 kind = option.type
                 value = kind.choices[0] if isinstance(kind, click.Choice) else "/" if isinstance(kind, click.Path) else "1"
                 found.append((name, option.opts[-1], str(value)))
