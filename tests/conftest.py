@@ -141,15 +141,17 @@ def worker(server: Server, start_worker: Callable[..., Worker]) -> Iterator[Work
 
 @pytest.fixture(scope="session")
 def start_worker(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Worker]]:
-    """A function `(settings, *arguments) -> Worker` that starts `fitq-worker start --device cpu --processes 1`."""
+    """A function `(settings, *arguments, **environment)` that starts `fitq-worker start --device cpu --processes 1`."""
     logs = pytestconfig.stash.setdefault(_worker_logs, [])
     started: list[Worker] = []
 
-    def start(settings: Settings, *arguments: str) -> Worker:
+    def start(settings: Settings, *arguments: str, **environment: str) -> Worker:
         command = [sys.executable, "-m", "fitq_worker", "start", "--device", "cpu", "--processes", "1", *arguments]
         logs.append(tmp_path_factory.mktemp("worker") / "worker.log")
         with logs[-1].open("wb") as log:
-            process = subprocess.Popen(command, env=_environment(settings), stdout=log, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command, env=_environment(settings) | environment, stdout=log, stderr=subprocess.STDOUT
+            )
         started.append(Worker(settings, process, logs[-1]))
         return started[-1]
 

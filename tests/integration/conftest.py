@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 
 DEADLINE_SECONDS = 60
 JOBS_PER_CHUNK = 4
-#: No kernel is compiled for a few fits of this degree, and its steps take about a second.
+#: Eager steps of such fits take about a second, time to kill the process in.
 SLOW_DEGREE, SLOW_STEPS = 7, 1500
+#: A worker that can keep no native code, and so runs eager whatever others have built: nothing is slow to native code.
+EAGER = {"XDG_CACHE_HOME": os.devnull}
 
 
 class Fleet(NamedTuple):
@@ -100,7 +103,7 @@ def hasty_settings(server: Server) -> Settings:
 @pytest.fixture(scope="session")
 def fleet(hasty_settings: Settings, start_worker: Callable[..., Worker], redis_client: redis.Redis) -> Iterator[Fleet]:
     """One worker under the hasty settings for all tests that leave it running."""
-    worker = start_worker(hasty_settings)
+    worker = start_worker(hasty_settings, **EAGER)
     store = SubmittingStore(hasty_settings)
     yield Fleet(worker, store, redis_client)
     worker.process.kill()
@@ -114,7 +117,9 @@ def start_fleet(start_worker: Callable[..., Worker]) -> Iterator[Callable[[Setti
     started: list[Fleet] = []
 
     def start(settings: Settings) -> Fleet:
-        started.append(Fleet(start_worker(settings), SubmittingStore(settings), redis.Redis.from_url(settings.redis_url)))
+        started.append(
+            Fleet(start_worker(settings, **EAGER), SubmittingStore(settings), redis.Redis.from_url(settings.redis_url))
+        )
         return started[-1]
 
     yield start
