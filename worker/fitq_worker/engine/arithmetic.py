@@ -49,7 +49,7 @@ def square_root(values: Tensor) -> Tensor:
     In eager float32 the root is taken in float64 and rounded: its error of one unit there is too small to move a
     float32 result, since the root of a 24-bit number is never that close to the middle between two of them.
     """
-    if type(values) is not Tensor or values.device.type != "cpu":  # traced: compiled code rounds correctly
+    if _is_traced(values) or values.device.type != "cpu":  # compiled code rounds correctly
         return values.sqrt()
     if values.dtype == torch.float32:
         return values.double().sqrt().to(torch.float32)
@@ -58,7 +58,11 @@ def square_root(values: Tensor) -> Tensor:
 
 def is_never(mask: Tensor) -> bool:
     """Whether a mask is true nowhere, so that what it asks for can be left out; a trace does not know."""
-    return type(mask) is Tensor and not bool(mask.any())
+    return not _is_traced(mask) and not bool(mask.any())
+
+
+def _is_traced(values: Tensor) -> bool:
+    return type(values) is not Tensor
 
 
 @contextmanager

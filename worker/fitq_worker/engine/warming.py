@@ -9,7 +9,7 @@ from fitq_shared.jobs.fields import Basis, Dtype, Loss, Optimizer
 from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob
 from fitq_worker.engine.fitting import fit
-from fitq_worker.engine.native.kernels import load, request
+from fitq_worker.engine.native.kernels import find_library
 from fitq_worker.engine.native.program import Program
 
 #: What a worker can expect first: the notebook's degree in either basis.
@@ -19,9 +19,7 @@ _COMMON_KERNELS = ((2, False), (2, True))
 def warm_up(device: str) -> None:
     """Do what would slow down a first fit, and load or start to build the kernels that most work needs."""
     for degree, triangular in _COMMON_KERNELS if device == "cpu" else ():
-        program = Program("mse", "nadam", degree, triangular, "float32", one_schedule=True)
-        if load(program) is None:
-            request(program)
+        find_library(Program("mse", "nadam", degree, triangular, "float32", one_schedule=True), "auto")
     fit(jobs_batch([FitJob(polynomial=[1.0], steps=1)]), device)
 
 

@@ -96,7 +96,7 @@ def take_step(
 def descend(method: Method, batch: Batch) -> Descent:
     """Run every fit of the batch until it ends. A fit's loss after its own end is its final one."""
     problem, start, fits, schedule, criteria, recorded = batch
-    count, last = BLOCK_STEPS, int(fits.steps.max())
+    last = int(fits.steps.max())
     watched, uneven = bool(criteria.watched.any()), int(fits.steps.min()) < last
     slope_of = None if bool(criteria.gtol.isnan().all()) else method.loss
     moments = tuple(torch.zeros_like(start) for _ in range(OPTIMIZERS[method.optimizer].moments))
@@ -104,10 +104,10 @@ def descend(method: Method, batch: Batch) -> Descent:
     state = _State(start, moments, start[:1])
     end = remaining.progress.end.clone()
     whole = Descent(start.clone(), start.new_empty(len(recorded), start.shape[1]), fits.steps.clone(), end)
-    numbers = torch.arange(0, last + 1, count, dtype=torch.int32, device=start.device).unbind()
-    tables = schedule.table.to(start).split(count)
-    wanted = _by_block(recorded, count)
-    for first, number, rows in zip(range(0, last + 1, count), numbers, tables, strict=False):
+    numbers = torch.arange(0, last + 1, BLOCK_STEPS, dtype=torch.int32, device=start.device).unbind()
+    tables = schedule.table.to(start).split(BLOCK_STEPS)
+    wanted = _by_block(recorded)
+    for first, number, rows in zip(range(0, last + 1, BLOCK_STEPS), numbers, tables, strict=False):
         if (watched or uneven) and first and first % COMPACTION_STEPS == 0:
             remaining, state = _compact(remaining, state, whole, recorded, first)
             if not state.w.shape[1]:
@@ -117,7 +117,7 @@ def descend(method: Method, batch: Batch) -> Descent:
         state = _State(*method.block(state.w, state.moments, remaining.problem, remaining.fits, number, rows))
         for entry, row in wanted.get(first, ()):
             whole.losses[entry if remaining.indices is None else (entry, remaining.indices)] = state.losses[row]
-        if watched and first % CHECK_STEPS == 0:
+        if watched:
             progress = _look(remaining, begin, state.losses[0], first, slope_of)
             state = state._replace(w=torch.where(progress.end == End.LAST_STEP, state.w, progress.best_w))
             remaining = remaining._replace(progress=progress, fits=remaining.fits._replace(steps=progress.steps_made))
@@ -149,11 +149,11 @@ class _State(NamedTuple):
     losses: Tensor  # (K, B) before each step of the block
 
 
-def _by_block(recorded: list[int], count: int) -> dict[int, list[tuple[int, int]]]:
+def _by_block(recorded: list[int]) -> dict[int, list[tuple[int, int]]]:
     """First step of a block -> for each recorded step in it, its index among the recorded and its row in the block."""
     blocks: dict[int, list[tuple[int, int]]] = {}
     for index, step in enumerate(recorded):
-        blocks.setdefault(step - step % count, []).append((index, step % count))
+        blocks.setdefault(step - step % BLOCK_STEPS, []).append((index, step % BLOCK_STEPS))
     return blocks
 
 

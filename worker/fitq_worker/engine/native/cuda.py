@@ -9,6 +9,8 @@ import importlib.util
 import logging
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ from fitq_worker.engine.native.kernels import CodePath, Kernel, KernelError
 log = logging.getLogger(__name__)
 
 #: Every rounding is kept: no fused operations, exact divisions and roots (NVRTC's default). Subnormal float is 0.
-OPTIONS = ("--std=c++17", "--fmad=false", "--ftz=true", "--prec-div=true", "--prec-sqrt=true", "--ptxas-options=-v")
+OPTIONS = ("--std=c++17", "--fmad=false", "--ftz=true", "--prec-div=true", "--prec-sqrt=true")
 _THREADS = 128
 #: The functions that are there, by kernel and device; None while one is being compiled, and where it could not be.
 _FOUND: dict[tuple[Kernel, int], Any] = {}
@@ -43,28 +45,46 @@ def compile_kernel(source: str, architecture: str) -> Compiled:
     """
     from cuda.bindings import nvrtc
 
+    with _compiled(source, architecture, "--ptxas-options=-v") as program:
+        said = _read_log(program)
+        code = _text(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
+    return Compiled(code, _number(r"Used (\d+) registers", said), _number(r"(\d+) bytes spill stores", said))
+
+
+def compile_ptx(source: str, architecture: str) -> str:
+    """The assembly that the machine code is made from, such as that of compute_90.
+
+    Raises:
+        KernelError: as `compile_kernel`.
+    """
+    from cuda.bindings import nvrtc
+
+    with _compiled(source, architecture) as program:
+        return _text(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program).decode()
+
+
+@contextmanager
+def _compiled(source: str, architecture: str, *more: str) -> Iterator[Any]:
+    """NVRTC's program of a source, compiled."""
+    from cuda.bindings import nvrtc
+
     program = _check(nvrtc.nvrtcCreateProgram(source.encode(), b"descent.cu", 0, [], []))
     try:
-        options = [option.encode() for option in (*OPTIONS, f"--gpu-architecture={architecture}")]
+        options = [option.encode() for option in (*OPTIONS, *more, f"--gpu-architecture={architecture}")]
         (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
-        said = _text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).decode()
         if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            said = _read_log(program)
             first = next((line for line in said.splitlines() if "error" in line), said.strip())
             raise KernelError(f"NVRTC cannot compile for {architecture}: {first}")
-        code = _text(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
-        return Compiled(code, _number(r"Used (\d+) registers", said), _number(r"(\d+) bytes spill stores", said))
+        yield program
     finally:
         nvrtc.nvrtcDestroyProgram(program)
 
 
-def compile_ptx(source: str, architecture: str) -> str:
-    """The assembly that the machine code is made from, such as that of compute_90."""
+def _read_log(program: Any) -> str:
     from cuda.bindings import nvrtc
 
-    program = _check(nvrtc.nvrtcCreateProgram(source.encode(), b"descent.cu", 0, [], []))
-    options = [option.encode() for option in (*OPTIONS[:-1], f"--gpu-architecture={architecture}")]
-    _check(nvrtc.nvrtcCompileProgram(program, len(options), options))
-    return _text(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program).decode()
+    return _text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).decode()
 
 
 def find_kernel(kernel: Kernel, device: torch.device, path: CodePath, *, worth_building: bool) -> Any | None:

@@ -1,6 +1,6 @@
 // The descent: all steps of a tile of fits, whose numbers stay in the first-level cache of a core or, where a tile is one
-// fit, in the registers of a thread of a GPU. What is written after a dollar sign is
-// generated from torch's own trace of one step.
+// fit, in the registers of a thread of a GPU. What is written after a dollar sign is generated from torch's own trace of one
+// step.
 //
 // Every rounding is kept, so that a fit has the bits of the eager descent. Arrays have the batch as last axis.
 
@@ -238,13 +238,13 @@ INLINE void descend_tile(const Arguments& a, Index begin) {
     LONG_LOOP for (int step = static_cast<int>(a.first); step <= last && step < a.stop; step++) {
         const bool looks = a.watched && step % CHECK_STEPS == 0;
         const bool records = record < a.records && a.recorded[record] == step;
-        const bool with_loss = looks || records || step == last;
+        const bool with_loss = ONE_VERSION || looks || records || step == last;
 #if $sample
-        if (with_loss || ONE_VERSION) add_samples<0, TERMS>(tile, tile.state, samples);
+        if (with_loss) add_samples<0, TERMS>(tile, tile.state, samples);
         else add_samples<ONE_VERSION ? 0 : 1, TERMS>(tile, tile.state, samples);
 #endif
         if (looks) look(tile, step), last = most_steps(tile, width);
-        if (with_loss || ONE_VERSION) make_step<true>(tile, a, step);
+        if (with_loss) make_step<true>(tile, a, step);
         else make_step<ONE_VERSION>(tile, a, step);
 #if $search
         search_line(tile, samples, step);
@@ -275,30 +275,34 @@ KERNEL void descend(const Arguments* a) {
     if (begin < a->fits) descend_tile(*a, begin);
 }
 #else
-// Subnormal numbers are 0 while fits descend: they would cost a hundred cycles each on some processors.
-struct WithoutSubnormals {
-    ~WithoutSubnormals() { restore(); }
-#if defined(FLUSH_IN_SOFTWARE)
-    void restore() const {}
-#elif defined(__x86_64__)
-    const unsigned before = __builtin_ia32_stmxcsr();
-    WithoutSubnormals() { __builtin_ia32_ldmxcsr(before | 0x8040); }
-    void restore() const { __builtin_ia32_ldmxcsr(before); }
-#elif defined(__aarch64__)
-    unsigned long long before;
-    WithoutSubnormals() {
-        asm volatile("mrs %0, fpcr" : "=r"(before));
-        asm volatile("msr fpcr, %0" : : "r"(before | 1ull << 24));
-    }
-    void restore() const { asm volatile("msr fpcr, %0" : : "r"(before)); }
+// Subnormal numbers are 0 while fits descend: they would cost a hundred cycles each on some processors. The mode of this
+// thread that says so, and its bits.
+#if defined(__x86_64__) && !defined(FLUSH_IN_SOFTWARE)
+using Mode = unsigned;
+constexpr Mode FLUSH = 0x8040;
+INLINE Mode read_mode() { return __builtin_ia32_stmxcsr(); }
+INLINE void write_mode(Mode mode) { __builtin_ia32_ldmxcsr(mode); }
+#elif defined(__aarch64__) && !defined(FLUSH_IN_SOFTWARE)
+using Mode = unsigned long long;
+constexpr Mode FLUSH = 1ull << 24;
+INLINE Mode read_mode() {
+    Mode mode;
+    asm volatile("mrs %0, fpcr" : "=r"(mode));
+    return mode;
+}
+INLINE void write_mode(Mode mode) { asm volatile("msr fpcr, %0" : : "r"(mode)); }
 #else
-    void restore() const {}
+using Mode = int;
+constexpr Mode FLUSH = 0;
+INLINE Mode read_mode() { return 0; }
+INLINE void write_mode(Mode) {}
 #endif
-};
 
 // The fits from `begin` to `end`.
 KERNEL void descend(const Arguments* a, Index begin, Index end) {
-    const WithoutSubnormals mode;
+    const Mode before = read_mode();
+    write_mode(before | FLUSH);
     for (Index b = begin; b < end; b += TILE) descend_tile(*a, b);
+    write_mode(before);
 }
 #endif

@@ -63,7 +63,7 @@ class Elementwise(NamedTuple):
     def write(self) -> str:
         """Its source code."""
         pointers: list[str] = []
-        found = self._run(lambda leaf: _pointer(leaf, pointers, "given"))
+        found = self._run(lambda leaf: _pointer(leaf, pointers))
         results, targets = list(_leaves(found, Tensor)), []
         for place, result in enumerate(results):
             pointers.append(f"{TYPES[result.dtype]}* found{place} = static_cast<{TYPES[result.dtype]}*>(found[{place}]);")
@@ -101,9 +101,9 @@ def _leaf_of(tensor: Tensor) -> Leaf:
     return Leaf(tuple(tensor.shape[:-1]), str(tensor.dtype).removeprefix("torch."))
 
 
-def _pointer(leaf: Leaf, pointers: list[str], array: str) -> Tensor:
+def _pointer(leaf: Leaf, pointers: list[str]) -> Tensor:
     place, kind = len(pointers), TYPES[leaf.torch_dtype]
-    pointers.append(f"const {kind}* given{place} = static_cast<const {kind}*>({array}[{place}]);")
+    pointers.append(f"const {kind}* given{place} = static_cast<const {kind}*>(given[{place}]);")
     rows = int(np.prod(leaf.shape, dtype=int))
     return argument([f"given{place}[{row} * fits + b]" for row in range(rows)], leaf.shape, leaf.torch_dtype)
 

@@ -91,8 +91,8 @@ def load(kernel: Kernel) -> ctypes.CDLL | None:
 
 
 def request(kernel: Kernel) -> None:
-    """Have a kernel built in the background, and return at once; once in the life of a process."""
-    if not _is_whole(library_file(kernel)) and _has_compiler():
+    """Have a kernel that is missing built in the background, and return at once; once in the life of a process."""
+    if _has_compiler():
         _start_build(kernel)
 
 

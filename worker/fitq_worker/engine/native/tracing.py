@@ -170,8 +170,14 @@ def _axis(tensor: Tensor, axis: int) -> int:
     return axis + tensor.dim() if axis < 0 else axis
 
 
+def _part(rows: Rows, tensor: Tensor, axis: int, index: Any) -> Rows:
+    """The rows of `tensor` at `index` along an axis: a view, of a single one too."""
+    found: Rows = rows[(slice(None),) * _axis(tensor, axis) + (index, ...)]
+    return found
+
+
 def _select(result: Tensor, source: Traced, axis: int, index: int) -> Rows:
-    return source.rows[(slice(None),) * _axis(source, axis) + (index, ...)]
+    return _part(source.rows, source, axis, index)
 
 
 def _slice(
@@ -181,7 +187,7 @@ def _slice(
         if result.shape != source.shape:
             raise TraceError("torch took a part of the batch, which native code does not do")
         return source.rows
-    return source.rows[(slice(None),) * _axis(source, axis) + (slice(start, end, step),)]
+    return _part(source.rows, source, axis, slice(start, end, step))
 
 
 def _unbind(result: Tensor, source: Traced, axis: int = 0) -> list[Rows]:
@@ -190,7 +196,7 @@ def _unbind(result: Tensor, source: Traced, axis: int = 0) -> list[Rows]:
 
 def _select_backward(result: Tensor, gradient: Traced, shape: Sequence[int], axis: int, index: int) -> Rows:
     rows = _constants(0)(result)
-    rows[(slice(None),) * _axis(result, axis) + (index, ...)] = gradient.rows
+    _part(rows, result, axis, index)[...] = gradient.rows
     return rows
 
 
@@ -198,7 +204,7 @@ def _slice_backward(
     result: Tensor, gradient: Traced, shape: Sequence[int], axis: int, start: int, end: int, step: int
 ) -> Rows:
     rows = _constants(0)(result)
-    rows[(slice(None),) * _axis(result, axis) + (slice(start, end, step),)] = gradient.rows
+    _part(rows, result, axis, slice(start, end, step))[...] = gradient.rows
     return rows
 
 
@@ -267,19 +273,14 @@ def _clear_nan(result: Tensor, source: Traced, value: float | None = None, *limi
 
 _MAXIMUM = "{0} > {1} || {0} != {0} ? {0} : {1}"
 _SUM, _DIFFERENCE, _PRODUCT, _QUOTIENT = "{} + {}", "{} - {}", "{} * {}", "{} / {}"
+#: Operations of two tensors, or of a tensor and a number.
+_OF_TWO = {
+    "add": _SUM, "sub": _DIFFERENCE, "mul": _PRODUCT, "div": _QUOTIENT, "rsub": "{1} - {0}",
+    "lt": "{} < {}", "le": "{} <= {}", "gt": "{} > {}", "ge": "{} >= {}", "eq": "{} == {}", "ne": "{} != {}",
+}  # fmt: skip
 #: What torch does by name -> (result, arguments) -> its expressions.
 _FOLLOWED: dict[str, Callable[..., Any]] = {
-    **{f"add.{kind}": _elementwise(_SUM) for kind in ("Tensor", "Scalar")},
-    **{f"sub.{kind}": _elementwise(_DIFFERENCE) for kind in ("Tensor", "Scalar")},
-    **{f"mul.{kind}": _elementwise(_PRODUCT) for kind in ("Tensor", "Scalar")},
-    **{f"div.{kind}": _elementwise(_QUOTIENT) for kind in ("Tensor", "Scalar")},
-    **{f"rsub.{kind}": _elementwise("{1} - {0}") for kind in ("Tensor", "Scalar")},
-    **{f"lt.{kind}": _elementwise("{} < {}") for kind in ("Tensor", "Scalar")},
-    **{f"le.{kind}": _elementwise("{} <= {}") for kind in ("Tensor", "Scalar")},
-    **{f"gt.{kind}": _elementwise("{} > {}") for kind in ("Tensor", "Scalar")},
-    **{f"ge.{kind}": _elementwise("{} >= {}") for kind in ("Tensor", "Scalar")},
-    **{f"eq.{kind}": _elementwise("{} == {}") for kind in ("Tensor", "Scalar")},
-    **{f"ne.{kind}": _elementwise("{} != {}") for kind in ("Tensor", "Scalar")},
+    **{f"{name}.{kind}": _elementwise(text) for name, text in _OF_TWO.items() for kind in ("Tensor", "Scalar")},
     "reciprocal.default": _elementwise("1 / {}"),
     "neg.default": _elementwise("-{}"),
     "abs.default": _elementwise("absolute({})"),

@@ -39,10 +39,6 @@ class Objective(Protocol):
         """The sample sets."""
 
     @property
-    def has_samples(self) -> bool:
-        """It goes through the samples."""
-
-    @property
     def space(self) -> Space:
         """The coordinates of the descent."""
 
@@ -80,10 +76,6 @@ class _Squares(NamedTuple):
     delta: Tensor | None = None
 
     @property
-    def has_samples(self) -> bool:
-        return False
-
-    @property
     def loss_unit(self) -> Tensor:
         return self.space.unit * self.space.unit
 
@@ -114,10 +106,6 @@ class _Ridge(NamedTuple):
     delta: Tensor | None = None
 
     @property
-    def has_samples(self) -> bool:
-        return False
-
-    @property
     def loss_unit(self) -> Tensor:
         return self.space.unit * self.space.unit
 
@@ -145,10 +133,6 @@ class _Points(NamedTuple):
     in_descent: Problem
     curvature: Tensor  # (B,) of the loss at 0, in the descent
     optimum: Tensor
-
-    @property
-    def has_samples(self) -> bool:
-        return True
 
     @property
     def loss_unit(self) -> Tensor:

@@ -56,9 +56,8 @@ def assess(
 
     `how` is "exact" for fits that were not descended, "power" for those that were in powers of raw x, "other" for the rest.
     """
-    fused = len(ended.final) <= _MOST_FUSED_COEFFICIENTS and not objective.has_samples
-    arguments = objective, ended.start, ended.final, absolute
-    return elementwise.run(assess_ends, path if fused else "eager", *arguments, covariance=covariance, how=how)
+    path = path if len(ended.final) <= _MOST_FUSED_COEFFICIENTS else "eager"
+    return elementwise.run(assess_ends, path, objective, ended.start, ended.final, absolute, covariance=covariance, how=how)
 
 
 def assess_ends(

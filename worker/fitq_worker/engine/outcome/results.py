@@ -61,7 +61,8 @@ def build_frames(outcome: Outcome, traces: Traces, device: str) -> tuple[pa.Reco
     absolute = torch.from_numpy(numbers(jobs["absolute_sigma"])).to(ended.final.device)
     how = "exact" if _is_exact(jobs) else "power" if jobs["basis"][0].as_py() == "power" else "other"
     covariance = bool(numbers(jobs["covariance"]).any())
-    found = assess(outcome.path, objective, ended, absolute, covariance=covariance, how=how)
+    path = outcome.path if jobs["loss"][0].as_py() == "mse" else "eager"  # others go through samples of any number
+    found = assess(path, objective, ended, absolute, covariance=covariance, how=how)
     fits = _Fits(found, judge(outcome.tile, outcome.reduced, found.measured, ended.end))
     results = _result_frame(outcome, fits, device)
     return results, trace_frame(jobs, traces, array(ended.steps_made), array(found.measured.loss), fits.solved)
