@@ -26,15 +26,15 @@ def tree_sum(values: Tensor) -> Tensor:
     Rows of LANES numbers are added in pairs of neighbours until one is left, and that one by halving: zeros appended to
     `values` do not change a bit, the error grows with the logarithm of N, and it can be done in one pass.
     """
-    if len(values) > LANES:
-        missing = -len(values) % LANES
-        padded = torch.cat([values, values.new_zeros(missing, *values.shape[1:])]) if missing else values
-        rows = padded.unflatten(0, (-1, LANES))
-        while len(rows) > 1:
-            pairs, odd = rows[: len(rows) // 2 * 2].unflatten(0, (-1, 2)), rows[len(rows) // 2 * 2 :]
-            folded = pairs[:, 0] + pairs[:, 1]
-            rows = torch.cat([folded, odd]) if len(odd) else folded
-        values = rows[0]
+    while len(values) > LANES:
+        whole = len(values) // (2 * LANES) * (2 * LANES)
+        pairs, rest = values[:whole].unflatten(0, (-1, 2, LANES)), values[whole:]
+        parts = [(pairs[:, 0] + pairs[:, 1]).flatten(0, 1)] if whole else []
+        if len(rest) > LANES:
+            parts += [rest[:-LANES] + rest[LANES:], rest[len(rest) - LANES : LANES]]
+        elif len(rest):
+            parts.append(rest)
+        values = torch.cat(parts) if len(parts) > 1 else parts[0]
     while len(values) > 1:
         half = 1 << ((len(values) - 1).bit_length() - 1)
         rest = len(values) - half

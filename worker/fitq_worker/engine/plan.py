@@ -62,8 +62,9 @@ def make_plan(jobs: pa.RecordBatch, device: torch.device, path: CodePath, on_blo
     """The plan for jobs that agree in SHAPE_COLUMNS and in whether they have a ridge."""
     shape = {name: jobs[name][0].as_py() for name in SHAPE_COLUMNS}
     has_ridge = jobs["ridge"][0].as_py() > 0
-    fused = find_reduction(path) if shape["loss"] == "mse" and device.type == "cpu" else None
-    reduction, pads = fused or partial(_padded_reduction, device), fused is None
+    fused = find_reduction(path) if device.type == "cpu" else None
+    reduction = fused or partial(_padded_reduction, device)
+    pads = fused is None or shape["loss"] != "mse"
     descend = _eager(shape["loss"], shape["optimizer"], on_block)
     if shape["optimizer"] == "exact":
         nothing = Combinations({"gamma": np.zeros(1)}, np.zeros(len(jobs), dtype=np.int64))

@@ -22,7 +22,7 @@ MAX_STEPS = 200
 #: A step is accepted when the loss falls by this share of what Newton's model promises.
 _SUFFICIENT_DECREASE = 1e-4
 #: The share of the reweighted matrix: at first, at least, and what a failure multiplies it by and a success divides it by.
-_FIRST_SHARE, _LEAST_SHARE, _FACTOR = 1e-3, 1e-9, 10.0
+_FIRST_SHARE, _LEAST_SHARE, _FACTOR = 1e-2, 1e-9, 10.0
 #: Losses that differ by less than this share of them are equal up to rounding: the gradient decides then.
 _ROUNDING = 1e-15
 #: A step shorter than this beside the coefficients is the last.
@@ -42,11 +42,11 @@ class _Evaluation(NamedTuple):
     u: Tensor  # (N, B) residuals over the width
 
 
-def descend(points: Standardised, shape: Shape, start: Tensor) -> Tensor:
+def descend(points: Standardised, shape: Shape, start: Tensor, most_steps: int = MAX_STEPS) -> Tensor:
     """The coefficients with the lowest loss, (P, B), found from `start`; every fit must have full rank."""
     found, indices = start.clone(), torch.arange(start.shape[1], device=start.device)
     state = _State(start, torch.full_like(points.width, _FIRST_SHARE))
-    for _ in range(MAX_STEPS):
+    for _ in range(most_steps):
         state, running = _step(points, shape, state)
         found[:, indices] = state.w
         remaining = running.nonzero()[:, 0]

@@ -25,12 +25,15 @@ from fitq_worker.engine.samples.medians import robust_unit, spread_around
 from fitq_worker.engine.samples.reduction import Points
 from fitq_worker.engine.trees import take
 
-#: Times that theta is moved towards the equations of the dual problem; what is left after these is taken out for good.
-_REPAIRS = 2
+#: Times that theta is moved towards the equations of the dual problem where it is further off than rounding; what is left
+#: after these is taken out for good.
+_REPAIRS, _OFF = 2, 5e-15
 #: A residual of l1 below this is that of a point on the polynomial.
 _TOUCHING = 1e-9
 #: An optimum proven no better than this is worth another method.
 _POOR_GAP = 1e-9
+#: Newton's method alone finds most optima of losses at least this wide, in spreads, within so many steps and to this gap.
+_WIDE, _NEWTON_STEPS, _PROVEN_GAP = 0.01, 6, 1e-14
 
 
 class Widths(NamedTuple):
@@ -119,8 +122,33 @@ def robust_optimum(loss: str, given: Points, widths: Widths, penalty: Tensor | N
     blank = Robust(loss, points, unit, offset, z.new_zeros(len(given.basis), z.shape[1]), torch.zeros_like(z))
     if penalty is not None and len(penalty) > 1:
         points = points._replace(penalty=penalty * (unit * unit / blank.loss_unit))
-    w, theta = _solve(loss, points, solvable)
-    return _improve(blank._replace(points=points, w=w, theta=theta))
+    tried = _try_newton(blank._replace(points=points), solvable)
+    left = solvable & ~(tried.gap_at(tried.w) <= _PROVEN_GAP)
+    if not left.any():
+        return tried
+    w, theta = _solve(loss, points, left)
+    found = tried._replace(w=torch.where(left, w, tried.w), theta=torch.where(left, theta, tried.theta))
+    return _improve(found)
+
+
+def _try_newton(robust: Robust, solvable: Tensor) -> Robust:
+    """A few steps of Newton's method from the least squares: a tenth of the work of the interior-point method."""
+    wide = (solvable & (robust.points.width >= _WIDE)).nonzero()[:, 0]
+    if robust.loss == "l1" or not len(wide):
+        return robust
+    points, shape = take(robust.points, wide), SHAPES[robust.loss]
+    squares = points.projected(points.z)
+    if len(points.penalty):
+        squares = solve(cholesky(points.normal_matrix(1.0 / points.width)), squares / points.width)
+    return _place(robust, points, wide, newton.descend(points, shape, squares, _NEWTON_STEPS))
+
+
+def _place(robust: Robust, points: Standardised, indices: Tensor, found: Tensor) -> Robust:
+    """The problem with coefficients, and what they make of theta, for the fits at `indices`, whose points these are."""
+    w, theta = robust.w.clone(), robust.theta.clone()
+    slopes = SHAPES[robust.loss].slope(points.residuals(found) / points.width)
+    w[:, indices], theta[:, indices] = found, _make_feasible(points, slopes, found)
+    return robust._replace(w=w, theta=theta)
 
 
 def _improve(robust: Robust) -> Robust:
@@ -128,13 +156,10 @@ def _improve(robust: Robust) -> Robust:
     stuck = (robust.gap_at(robust.w) > _POOR_GAP).nonzero()[:, 0]
     if robust.loss != "huber" or not len(stuck):
         return robust
-    points, shape = take(robust.points, stuck), SHAPES[robust.loss]
-    w, theta = robust.w.clone(), robust.theta.clone()
-    w[:, stuck] = newton.descend(points, shape, w[:, stuck])
-    theta[:, stuck] = _make_feasible(points, shape.slope(points.residuals(w[:, stuck]) / points.width), w[:, stuck])
-    better = robust._replace(w=w, theta=theta)
-    use = better.gap_at(w) < robust.gap_at(robust.w)
-    return better._replace(w=torch.where(use, w, robust.w), theta=torch.where(use, theta, robust.theta))
+    points = take(robust.points, stuck)
+    better = _place(robust, points, stuck, newton.descend(points, SHAPES[robust.loss], robust.w[:, stuck]))
+    use = better.gap_at(better.w) < robust.gap_at(robust.w)
+    return better._replace(w=torch.where(use, better.w, robust.w), theta=torch.where(use, better.theta, robust.theta))
 
 
 def _width(loss: str, points: Standardised, widths: Widths, unit: Tensor, solvable: Tensor) -> Tensor:
@@ -181,17 +206,25 @@ def _make_feasible(points: Standardised, theta: Tensor, w: Tensor) -> Tensor:
 
     What is left is taken out along the orthonormal polynomials: the constant alone where there is a penalty.
     """
+    off = ((points.projected(theta) - points.pull(w)).abs().amax(0) > _OFF).nonzero()[:, 0]
+    if len(off):
+        theta = theta.clone()
+        theta[:, off] = _repair(take(points, off), theta[:, off], w[:, off])
+    rest = points.projected(theta)
+    if len(points.penalty):
+        rest = torch.cat([rest[:1], torch.zeros_like(rest[1:])])
+    theta = theta - _combine(points, rest)
+    return theta / theta.abs().amax(0).clamp(min=1.0)
+
+
+def _repair(points: Standardised, theta: Tensor, w: Tensor) -> Tensor:
     for _ in range(_REPAIRS):
         slack = (1.0 - theta) * (1.0 + theta)
         factor = cholesky(Standardised.normal_matrix(points._replace(penalty=points.penalty[:0, :0]), slack))
         missing = solve(factor, points.projected(theta) - points.pull(w))
         moved = theta - slack * _combine(points, missing)
         theta = torch.where(torch.isfinite(moved).all(0), moved.clamp(-1.0, 1.0), theta)
-    rest = points.projected(theta)
-    if len(points.penalty):
-        rest = torch.cat([rest[:1], torch.zeros_like(rest[1:])])
-    theta = theta - _combine(points, rest)
-    return theta / theta.abs().amax(0).clamp(min=1.0)
+    return theta
 
 
 def _combine(points: Standardised, coefficients: Tensor) -> Tensor:
