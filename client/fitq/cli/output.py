@@ -18,12 +18,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fitq.cli.summary import status_style
-from fitq.results.writers import JSON_SCHEMA
+from fitq.results.json_rows import JSON_SCHEMA
+from fitq_shared.jobs.schemas import Status
 from fitq_shared.settings import mask_password
 from fitq_shared.store.manifest import Manifest
 
 _SECONDS_BETWEEN_LINES = 2.0
+
+
+def status_style(status: str) -> str:
+    """Colour of a status: green is good, yellow fell short, red failed."""
+    return {Status.CONVERGED: "green", Status.MAX_STEPS: "yellow", Status.STALLED: "yellow"}.get(Status(status), "red")
 
 
 def print_json(document: dict[str, Any]) -> None:

@@ -9,18 +9,13 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from fitq.cli.output import status_style
 from fitq.results.summary import FAR_STDERRS, NEAR_GAP, Summary
-from fitq_shared.jobs.schemas import Status
 
 
 def render(summary: Summary, first_rows: list[dict[str, Any]]) -> RenderableType:
     """A summary and the first rows of RESULT_SCHEMA, for a rich console."""
     return Group(_totals(summary), "", _first_rows(first_rows))
-
-
-def status_style(status: str) -> str:
-    """Colour of a status: green is good, yellow fell short, red failed."""
-    return {Status.CONVERGED: "green", Status.MAX_STEPS: "yellow", Status.STALLED: "yellow"}.get(Status(status), "red")
 
 
 def _totals(summary: Summary) -> Table:

@@ -8,6 +8,9 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+#: Version of the layout of JSON documents.
+JSON_SCHEMA = 1
+
 
 def rows_of(batch: pa.RecordBatch) -> list[msgspec.Struct]:
     """The rows of a batch, with its columns as fields; tags, which are JSON text, go into the JSON as they are."""

@@ -19,12 +19,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from fitq.results.csv_writer import csv_writer
-from fitq.results.json_rows import rows_of
+from fitq.results.json_rows import JSON_SCHEMA, rows_of
 from fitq.results.targets import format_of, is_standard_output
 from fitq_shared.errors import FileError
-
-#: Version of the layout of JSON documents.
-JSON_SCHEMA = 1
 
 #: Batches are written in pieces of this size in Arrow's memory: in other forms they take many times as much.
 _PIECE_BYTES = 4 * 2**20
