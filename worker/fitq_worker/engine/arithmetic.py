@@ -37,9 +37,9 @@ def tree_sum(values: Tensor) -> Tensor:
         values = torch.cat(parts) if len(parts) > 1 else parts[0]
     while len(values) > 1:
         half = 1 << ((len(values) - 1).bit_length() - 1)
-        rest = len(values) - half
-        folded = values[:rest] + values[half:]
-        values = folded if rest == half else torch.cat([folded, values[rest:half]])
+        second = len(values) - half
+        folded = values[:second] + values[half:]
+        values = folded if second == half else torch.cat([folded, values[second:half]])
     return values[0] + 0.0  # turns -0.0, which an appended zero would have turned too
 
 
