@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from fitq_shared.errors import ServerUnreachable
+from fitq_shared.errors import ServerRefuses, ServerUnreachable
 from fitq_shared.waiting import attempts, persist
 
 #: How long to go on asking while the server does not answer.
@@ -20,7 +20,7 @@ def ride_out(ask: Callable[[], _Answer], deadline: float = float("inf")) -> _Ans
     """Ask until the server answers, and return what `ask` does; for MAX_OUTAGE_SECONDS or until `deadline` (monotonic).
 
     Raises:
-        ServerUnreachable: it did not answer in that time.
+        ServerUnreachable, ServerRefuses: it did not answer in that time, or refused to.
     """
     give_up = min(time.monotonic() + MAX_OUTAGE_SECONDS, deadline)
-    return persist(ask, ServerUnreachable, attempts(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, give_up))
+    return persist(ask, (ServerUnreachable, ServerRefuses), attempts(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, give_up))

@@ -123,6 +123,13 @@ class Submission:
         self.result(job)  # says so where the job is not there or not fitted
         raise JobNotFound(f"{self.id}: job {job!r} keeps no trace; submit it with another `trace` than none", self.id)
 
+    def cancel(self) -> Manifest:
+        """End the submission early and return its manifest: what is fitted stays, the rest is dropped.
+
+        Fits that are running stop within seconds. A finished submission stays as it is.
+        """
+        return self._store.cancel(self.id)
+
     def delete(self) -> None:
         """Remove the submission with its jobs and results; fits that are running are dropped."""
         self._store.delete(self.id)

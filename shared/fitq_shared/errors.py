@@ -6,12 +6,16 @@
     │   └── JobError            one job breaks a rule; names place, job, field, value and rule
     ├── SettingsError           a FITQ_* variable has a value that makes no sense
     ├── ServerError             what fitq stores in: Redis, or files for results
-    │   ├── ServerUnreachable   nobody answers at the URL, or the password is wrong
+    │   ├── ServerUnreachable   nobody answers at the URL
+    │   ├── AccessDenied        the user, the password or a right is wrong
     │   ├── ServerFull          it answers but refuses writes: maxmemory is reached
+    │   ├── ServerRefuses       it answers but does something else: busy, read-only, its disk is full
     │   └── ResultsUnreachable  the files of FITQ_RESULTS_URL cannot be read or written
     ├── SubmissionError         one submission, or what was asked of it
     │   ├── SubmissionNotFound  no submission has this id
     │   ├── DifferentContent    the submission with this key or id was made of other jobs
+    │   ├── SubmissionCancelled it was cancelled, and takes no more jobs
+    │   ├── ResultsLost         stored results of a chunk are gone or damaged
     │   ├── SubmissionTimeout   it did not finish in the time the caller gave it
     │   ├── JobNotFound         no job of the submission has this id
     │   └── JobNotFinished      the fit of this job is not done yet
@@ -72,11 +76,19 @@ class ServerError(FitqError):
 
 
 class ServerUnreachable(ServerError):
-    """Nobody answers at the URL, or the server refuses the user or the password."""
+    """Nobody answers at the URL."""
+
+
+class AccessDenied(ServerError):
+    """The server refuses the user or the password, or the user may not do what was asked."""
 
 
 class ServerFull(ServerError):
     """Redis answers but refuses writes because maxmemory is reached."""
+
+
+class ServerRefuses(ServerError):
+    """Redis answers but does not do what was asked: a script keeps it busy, it is a replica, its disk is full."""
 
 
 class ResultsUnreachable(ServerError):
@@ -97,6 +109,14 @@ class SubmissionNotFound(SubmissionError):
 
 class DifferentContent(SubmissionError):
     """The submission with this key or id was made of other jobs."""
+
+
+class SubmissionCancelled(SubmissionError):
+    """The submission was cancelled: it takes no more jobs, and what was fitted before is kept."""
+
+
+class ResultsLost(SubmissionError):
+    """Results of a chunk that were stored are gone or damaged; those of other chunks are not harmed."""
 
 
 class SubmissionTimeout(SubmissionError):

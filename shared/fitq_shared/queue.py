@@ -22,8 +22,6 @@ INTERACTIVE_LANE = "fitq.interactive"
 BULK_LANES = tuple(f"fitq.bulk.{number}" for number in range(8))
 LANES = (INTERACTIVE_LANE, *BULK_LANES)
 
-#: The planner aims at chunks of half a second; one that still runs after this long hangs.
-CHUNK_TIME_LIMIT_SECONDS = 600
 RESULT_EXPIRES_SECONDS = 24 * 3600
 
 
@@ -85,7 +83,6 @@ def worker_app(settings: Settings) -> Celery:
         # Acknowledged late: a chunk whose worker dies is delivered again, and the commit drops a duplicate.
         task_acks_late=True,
         task_reject_on_worker_lost=True,
-        task_time_limit=CHUNK_TIME_LIMIT_SECONDS,
         # One chunk at a time and none in reserve: a device is busy with one, and a reserved one would only wait.
         worker_concurrency=1,
         worker_prefetch_multiplier=1,

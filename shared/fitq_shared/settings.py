@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Annotated
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
@@ -11,6 +13,8 @@ import msgspec
 from fitq_shared.errors import SettingsError
 
 PREFIX = "FITQ_"
+#: Names that agree to this degree (difflib's ratio) are one name and a slip of the hand.
+_ALIKE = 0.85
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,22 +28,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     #: First part of every key, so that several fitq can share one Redis. FITQ_NAMESPACE
     namespace: str = "fitq"
     #: How long a submission is kept after its last change, in seconds (14 days); 0 keeps it for ever. FITQ_TTL_SECONDS
-    ttl_seconds: int = 14 * 24 * 3600
+    ttl_seconds: Annotated[int, msgspec.Meta(ge=0)] = 14 * 24 * 3600
     #: After this long an unacknowledged message is handed to another worker, in seconds. FITQ_VISIBILITY_TIMEOUT_SECONDS
-    visibility_timeout_seconds: int = 900
+    visibility_timeout_seconds: Annotated[int, msgspec.Meta(ge=1)] = 900
     #: A worker that has not renewed its claim on a chunk for this long is taken for dead, in seconds. FITQ_LEASE_SECONDS
-    lease_seconds: int = 30
-    #: A chunk that was started this often without ending is given up. FITQ_MAX_ATTEMPTS
-    max_attempts: int = 4
+    lease_seconds: Annotated[int, msgspec.Meta(ge=1)] = 10
+    #: A chunk during whose fits this many workers have died is given up. FITQ_MAX_ATTEMPTS
+    max_attempts: Annotated[int, msgspec.Meta(ge=1)] = 4
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Read FITQ_* from `environment` (by default that of this process).
 
         Raises:
-            SettingsError: a value does not convert; the text names the variable.
+            SettingsError: a value does not convert, or a name is misspelt; the text names the variable.
         """
         environment = os.environ if environment is None else environment
+        _check_names(environment, [PREFIX + field.upper() for field in cls.__struct_fields__])
         names = [field for field in cls.__struct_fields__ if PREFIX + field.upper() in environment]
         given = {name: environment[PREFIX + name.upper()] for name in names}
         for name, text in given.items():
@@ -52,6 +57,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def environment(self) -> dict[str, str]:
         """The variables from which another process reads the same settings."""
         return {PREFIX + name.upper(): str(value) for name, value in msgspec.structs.asdict(self).items()}
+
+
+def _check_names(environment: Mapping[str, str], known: list[str]) -> None:
+    """Refuse a variable that looks like one of the known ones and is none: it would be ignored in silence."""
+    for name in environment:
+        if name.startswith(PREFIX) and name not in known and (meant := get_close_matches(name, known, 1, _ALIKE)):
+            raise SettingsError(f"{name} is no setting: did you mean {meant[0]}? Unset it otherwise")
 
 
 def mask_password(url: str) -> str:

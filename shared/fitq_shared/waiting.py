@@ -27,7 +27,7 @@ def attempts(first_seconds: float, longest_seconds: float, deadline: float = flo
 
 def persist(
     act: Callable[[], _Result],
-    error: type[Exception],
+    error: type[Exception] | tuple[type[Exception], ...],
     tries: Iterator[bool],
     on_failure: Callable[[Exception], object] = lambda failure: None,
 ) -> _Result:

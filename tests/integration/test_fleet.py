@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -23,6 +24,7 @@ from fitq_shared.store.keys import SubmissionKeys, broker_prefix
 from fitq_shared.store.payload import payload_of
 from fitq_shared.store.submitting import SubmittingStore
 from fitq_worker.engine import fit
+from fitq_worker.fleet.supervisor import DENIED_STATUS
 
 if TYPE_CHECKING:
     from tests.conftest import RestartableServer
@@ -171,7 +173,19 @@ def test_results_are_committed_after_an_outage_of_the_server(
     restartable.start()
     fleet.wait_until_finished("kept")
     committed = SubmissionKeys(restartable.settings.namespace, "kept").committed
-    assert fleet.redis_client.hgetall(committed) == {b"0": b"1"}  # by the first attempt
+    (value,) = cast("dict[bytes, bytes]", fleet.redis_client.hgetall(committed)).values()
+    assert value.split()[0] == b"1"  # by the first attempt
+
+
+def test_a_worker_that_is_not_let_in_ends_and_says_so_once(
+    start_fleet: Callable[[Settings], Fleet], settings: Settings
+) -> None:
+    """With an exit status of its own: an outage is waited out, a wrong password is not."""
+    host = settings.redis_url.rpartition("@")[2]
+    fleet = start_fleet(msgspec.structs.replace(settings, redis_url=f"redis://:wrong@{host}"))
+    assert fleet.worker.process.wait(60) == DENIED_STATUS
+    assert fleet.worker.log.read_text().count("the workers are ended") == 1
+    assert "wrong@" not in fleet.worker.log.read_text()
 
 
 def test_a_submission_deleted_in_the_middle_leaves_nothing_and_stops_nothing(fleet: Fleet) -> None:
@@ -182,6 +196,21 @@ def test_a_submission_deleted_in_the_middle_leaves_nothing_and_stops_nothing(fle
     fleet.submit("next", **QUICK)
     fleet.wait_until_finished("next")
     assert list(fleet.redis_client.scan_iter("*{deleted}*")) == []
+
+
+def test_a_cancelled_submission_stops_its_fits_and_its_followers(fleet: Fleet) -> None:
+    """Within seconds; results in the order of the input end although chunks before others were never fitted."""
+    client = Client(fleet.store.settings)
+    fleet.submit("long", steps=1_000_000)
+    fleet.wait_until_claimed("long")
+    fleet.submit("behind", chunks=3, **QUICK)
+    started = time.monotonic()
+    assert client.submission("long").cancel().state == "cancelled"
+    fleet.wait_until_finished("behind")
+    assert time.monotonic() - started < 30
+    followed = client.submission("long")
+    assert list(followed.result_batches(follow=True, ordered=True)) == []
+    assert followed.wait(timeout_seconds=1).done_jobs == 0
 
 
 def test_a_chunk_without_a_message_is_brought_back(fleet: Fleet, jobs_of: Callable[..., pa.RecordBatch]) -> None:

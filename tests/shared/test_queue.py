@@ -99,9 +99,3 @@ def test_every_setting_is_one_that_celery_knows() -> None:
     """A misspelt name would be ignored."""
     changes = set(worker_app(Settings()).conf.changes) - {"deprecated_settings"}  # which Celery adds by itself
     assert changes <= set(DEFAULTS)
-
-
-def test_a_message_outlives_the_longest_chunk(settings: Settings) -> None:
-    """Otherwise it would be handed to a second worker while the first one is still at it."""
-    app = worker_app(settings)
-    assert app.conf.task_time_limit < app.conf.broker_transport_options["visibility_timeout"]

@@ -79,3 +79,30 @@ def test_large_submissions_are_spread_over_the_bulk_lanes() -> None:
     lanes = {lane_of(f"sub-{number}", INTERACTIVE_JOBS + 1) for number in range(200)}
     assert lanes == set(BULK_LANES)
     assert lane_of("abc", None) == lane_of("abc", 10**6)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FITQ_LEASE_SECONDS", "0"),
+        ("FITQ_TTL_SECONDS", "-1"),
+        ("FITQ_MAX_ATTEMPTS", "0"),
+        ("FITQ_VISIBILITY_TIMEOUT_SECONDS", "0"),
+    ],
+)
+def test_a_value_with_which_nothing_works_is_refused(name: str, value: str) -> None:
+    """The message names the variable and the limit."""
+    with pytest.raises(SettingsError, match=rf"{name}='{value}'.*>="):
+        Settings.from_environment({name: value})
+
+
+def test_a_misspelt_variable_is_refused() -> None:
+    """It would be ignored, and somebody would wonder for long."""
+    with pytest.raises(SettingsError, match="FITQ_LEASE_SECOND is no setting: did you mean FITQ_LEASE_SECONDS"):
+        Settings.from_environment({"FITQ_LEASE_SECOND": "20"})
+
+
+def test_other_variables_of_fitq_are_left_alone() -> None:
+    """Those of the compose file, of the worker and of users who like the prefix."""
+    names = ("FITQ_LOCAL_SERVER", "FITQ_REDIS_PASSWORD", "FITQ_BIND", "FITQ_WORKER_DEVICE", "FITQ_MINE")
+    assert Settings.from_environment(dict.fromkeys(names, "x")) == Settings()

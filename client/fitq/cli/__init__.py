@@ -21,6 +21,7 @@ COMMANDS = {
     "watch": "Follow a submission live.",
     "results": "Write the results or loss traces of a submission.",
     "ls": "List submissions, newest first.",
+    "cancel": "End submissions early; what is fitted stays.",
     "delete": "Remove submissions and all that is stored for them.",
 }
 
@@ -67,5 +68,6 @@ def main() -> None:
       2    wrong usage or bad input
       3    the time given to wait is over
       5    finished, and some fits failed
+      6    cancelled: some jobs were never fitted
       130  interrupted by Ctrl-C (143: terminated)
     """

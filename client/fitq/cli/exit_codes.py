@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from fitq_shared.errors import (
     DifferentContent,
@@ -10,9 +11,13 @@ from fitq_shared.errors import (
     InputError,
     JobNotFound,
     SettingsError,
+    SubmissionCancelled,
     SubmissionNotFound,
     SubmissionTimeout,
 )
+
+if TYPE_CHECKING:
+    from fitq_shared.store.manifest import Manifest
 
 OK = 0
 #: The server or another tool failed; trying again may help.
@@ -23,6 +28,8 @@ BAD_INPUT = 2
 TIMEOUT = 3
 #: Everything is finished, and some fits gave no usable coefficients.
 FAILED_FITS = 5
+#: The submission was cancelled: some of its jobs were never fitted.
+CANCELLED = 6
 INTERRUPTED = 130
 TERMINATED = 143
 
@@ -33,7 +40,14 @@ def exit_code(error: FitqError) -> int:
     """The code for an error."""
     if isinstance(error, SubmissionTimeout):
         return TIMEOUT
+    if isinstance(error, SubmissionCancelled):
+        return CANCELLED
     return BAD_INPUT if isinstance(error, _BAD_INPUT) else FAILURE
+
+
+def exit_code_of_submission(manifest: Manifest) -> int:
+    """The code for a submission that is finished or cancelled."""
+    return CANCELLED if manifest.state == "cancelled" else exit_code_of_fits(manifest.statuses)
 
 
 def exit_code_of_fits(statuses: Mapping[str, int]) -> int:

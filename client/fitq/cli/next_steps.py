@@ -9,6 +9,7 @@ from fitq_shared.errors import (
     JobNotFound,
     ServerFull,
     ServerUnreachable,
+    SubmissionCancelled,
     SubmissionNotFound,
     SubmissionTimeout,
 )
@@ -17,6 +18,7 @@ from fitq_shared.errors import (
 _NEXT_STEPS: dict[type[FitqError], str] = {
     SubmissionNotFound: "`fitq ls` shows what there is",
     DifferentContent: "`fitq delete {submission}` deletes it",
+    SubmissionCancelled: "`fitq results {submission}` shows what was fitted",
     SubmissionTimeout: "`fitq wait {submission}` waits again",
     JobNotFinished: "`fitq wait {submission}` waits",
     JobNotFound: "`fitq results {submission}` shows all ids",

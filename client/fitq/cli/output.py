@@ -54,6 +54,8 @@ def document_of(manifest: Manifest) -> dict[str, Any]:
 
 def state_of(manifest: Manifest) -> str:
     """How far it is, in one word or two."""
+    if manifest.state == "cancelled":
+        return "cancelled"
     if manifest.finished:
         return "finished"
     if manifest.state == "open":

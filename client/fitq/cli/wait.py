@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from fitq.cli import options
-from fitq.cli.exit_codes import exit_code_of_fits
+from fitq.cli.exit_codes import exit_code_of_submission
 from fitq_shared import command_line
 
 
@@ -24,4 +24,4 @@ def command(context: click.Context, submission: str, timeout: float | None, url:
         print_json(document_of(manifest))
     else:
         click.echo(line_of(manifest))
-    context.exit(exit_code_of_fits(manifest.statuses))
+    context.exit(exit_code_of_submission(manifest))

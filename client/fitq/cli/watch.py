@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from fitq.cli import options
-from fitq.cli.exit_codes import INTERRUPTED, exit_code_of_fits
+from fitq.cli.exit_codes import INTERRUPTED, exit_code_of_submission
 
 
 @click.command(short_help="Follow a submission live.")
@@ -33,4 +33,4 @@ def command(context: click.Context, submission: str, url: str | None, as_json: b
     except KeyboardInterrupt:
         click.echo(f"\nstopped watching; the fits go on. Come back with: fitq watch {submission}", err=True)
         context.exit(INTERRUPTED)
-    context.exit(exit_code_of_fits(manifest.statuses))
+    context.exit(exit_code_of_submission(manifest))

@@ -68,8 +68,9 @@ class CompletionOrder:
 class InputOrder:
     """Rows in the order of the input: chunks by their first row, and rows held back until no chunk can have earlier ones.
 
-    It waits until all jobs are in, then for each chunk in turn. With `partial` it gives only what is stored at the first
-    call and leaves the other chunks out. Its cursor is that of the last commit it knows of.
+    It waits until all jobs are in, then for each chunk in turn; chunks of a cancelled submission that were never fitted are
+    left out. With `partial` it gives only what is stored at the first call and leaves the other chunks out. Its cursor is
+    that of the last commit it knows of.
     """
 
     def __init__(self, store: Reader, submission: str, kind: Kind, *, partial: bool = False) -> None:
@@ -80,14 +81,20 @@ class InputOrder:
         self._held: list[pa.RecordBatch] = []
 
     def ready(self) -> Ready:
+        cancelled = self._is_cancelled()  # before the log: nothing is committed after that
         self._look_at_log()
         if self._turns is None:
             self._turns = self._order()
+        if self._turns and cancelled:
+            self._turns = deque(chunk for chunk in self._turns if chunk.number in self._committed)
         while self._turns and (portion := _portion(self._turns, self._kind.at_once, self._committed)):
             frames = _frames(self._store, self._submission, self._kind, portion)
             self._held += [self._kind.batch(frame) for frame in frames if frame is not None]
             for batch in self._release(self._turns[0].first if self._turns else None):
                 yield str(self._cursor), batch
+
+    def _is_cancelled(self) -> bool:
+        return ride_out(lambda: self._store.manifest(self._submission)).state == "cancelled"
 
     def _look_at_log(self) -> None:
         while commits := ride_out(lambda: self._store.commits(self._submission, self._cursor)):

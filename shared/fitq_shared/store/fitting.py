@@ -6,12 +6,11 @@ every later one, so that a message that is delivered twice counts each fit once.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import NamedTuple, cast
 
 from fitq_shared.settings import Settings
-from fitq_shared.store import keys
+from fitq_shared.store import committed, keys
 from fitq_shared.store.frame_files import FrameFiles
 from fitq_shared.store.frame_parts import get_frames, part_count, set_frame
 from fitq_shared.store.offers import take_offers
@@ -23,11 +22,12 @@ from fitq_shared.store.staging import STAGED_SECONDS, Field, check_staged
 class Claim(NamedTuple):
     """The right to fit a chunk: its job frame, the number of this attempt from 1, what identifies it, shared sample sets.
 
-    The job frame is empty where Redis has lost it.
+    The job frame is empty where Redis has lost it. `starts` counts this attempt and those whose workers died.
     """
 
     jobs_frame: bytes
     attempt: int
+    starts: int
     entry: IndexedChunk
     sets_frame: bytes | None = None
 
@@ -46,12 +46,14 @@ class Commit(NamedTuple):
 class FittingStore(Reader):
     """Claims and commits chunks.
 
-    Raises, from every method: ServerUnreachable, ServerFull; and ResultsUnreachable where frames are kept as files.
+    Raises, from every method: ServerUnreachable, AccessDenied, ServerFull, ServerRefuses; and ResultsUnreachable where
+    frames are kept as files.
     """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._claim = load_script(self._redis, "claim")
+        self._give_back = load_script(self._redis, "give_back")
         self._renew = load_script(self._redis, "renew")
         self._commit = load_script(self._redis, "commit", frames=True)
 
@@ -61,18 +63,27 @@ class FittingStore(Reader):
         A worker may claim again what it holds: this is how it gets back the chunk that its own lost child was fitting.
         """
         names = self._keys(submission)
-        touched = [names.manifest, names.committed, names.attempts, names.lease(chunk), names.chunk_index]
+        touched = [names.manifest, names.committed, names.attempts, names.starts, names.lease(chunk), names.chunk_index]
         with self._server():
-            verdict, attempt, value = cast(
-                "tuple[bytes, int, bytes]",
-                self._claim(keys=touched, args=[chunk, worker, self.settings.lease_seconds, time.time()]),
+            verdict, attempt, starts, value, message = cast(
+                "tuple[bytes, int, int, bytes, bytes]",
+                self._claim(keys=[*touched, names.enqueued], args=[chunk, worker, self.settings.lease_seconds]),
             )
             if verdict != b"mine":
                 return None
+            if message:
+                lane, sent_at = message.decode().split()
+                self._redis.zadd(keys.taken(self.settings.namespace), {lane: float(sent_at)}, gt=True)
             entry = indexed_chunk(chunk, value)
             sets = [names.shared_sets(entry.sets_digest)] if entry.sets_digest else []
             jobs_frame, *sets_frames = get_frames(self._redis, [names.jobs(chunk), *sets])
-        return Claim(jobs_frame or b"", attempt, entry, *sets_frames)
+        return Claim(jobs_frame or b"", attempt, starts, entry, *sets_frames)
+
+    def give_back(self, submission: str, chunk: int, worker: str) -> None:
+        """End a claim without results; the worker lives, so that this attempt does not count as a death."""
+        names = self._keys(submission)
+        with self._server():
+            self._give_back(keys=[names.manifest, names.committed, names.starts, names.lease(chunk)], args=[chunk, worker])
 
     def take_offers(self, shape: str, submission: str, chunk: int) -> list[tuple[str, int]]:
         """Chunks of this shape to fit together with this one, as submission and number; nobody else is offered them."""
@@ -89,21 +100,23 @@ class FittingStore(Reader):
         """Store the frames of a chunk and count its fits, all or nothing; False when it was committed or deleted."""
         files = self.files(submission)
         if files is None:
-            return self._store(submission, chunk, commit)
+            return self._store(submission, chunk, commit, in_redis=True)
         _write(files, chunk, commit)
-        stored = self._store(submission, chunk, commit._replace(results=b"", traces=b""))
+        stored = self._store(submission, chunk, commit, in_redis=False)
         if not stored and self._committed_attempt(submission, chunk) != commit.attempt:
             for kind in ("results", "traces"):
                 files.remove(kind, chunk, commit.attempt)
         return stored
 
-    def _store(self, submission: str, chunk: int, commit: Commit) -> bool:
-        names, frames = self._keys(submission), (commit.results, commit.traces)
+    def _store(self, submission: str, chunk: int, commit: Commit, *, in_redis: bool) -> bool:
+        names, frames = self._keys(submission), (commit.results, commit.traces) if in_redis else (b"", b"")
         touched = [names.manifest, names.committed, names.log, names.lease(chunk), names.enqueued, names.attempts]
         staged = [names.staged(kind, chunk, commit.attempt) for kind in ("results", "traces")]
-        touched += [names.chunk_index, names.jobs(chunk), *staged, names.results(chunk), names.traces(chunk)]
+        touched += [names.starts, names.jobs(chunk), *staged, names.results(chunk), names.traces(chunk)]
+        touched.append(keys.expiries(self.settings.namespace))
         parts = [part_count(frame) if frame else 0 for frame in frames]
-        fixed: list[Field] = [chunk, commit.attempt, *parts, commit.job_count, commit.seconds, time.time()]
+        entry = committed.entry(commit.attempt, commit.results, commit.traces)
+        fixed: list[Field] = [submission, chunk, commit.attempt, entry, *parts, commit.job_count, commit.seconds]
         counters: list[Field] = [item for status_and_count in commit.statuses.items() for item in status_and_count]
         with self._server(), self._redis.pipeline(transaction=False) as pipeline:
             for key, frame in zip(staged, frames, strict=True):
@@ -118,7 +131,7 @@ class FittingStore(Reader):
         """The attempt whose results are stored; its own number tells a commit that it was repeated for a lost answer."""
         with self._server():
             found = cast("bytes | None", self._redis.hget(self._keys(submission).committed, str(chunk)))
-        return None if found is None else int(found)
+        return None if found is None else committed.parse(found).attempt
 
 
 def _write(files: FrameFiles, chunk: int, commit: Commit) -> None:

@@ -23,8 +23,8 @@ def part_count(frame: bytes) -> int:
     return len(frame) // PART_BYTES + 1
 
 
-def set_frame(pipeline: redis.client.Pipeline, key: str, frame: bytes, seconds: int | None) -> None:
-    """Store a frame for this many seconds; None stores it for ever."""
+def set_frame(pipeline: redis.client.Pipeline, key: str, frame: bytes, seconds: int | None = None) -> None:
+    """Store a frame, for this many seconds where they are given."""
     for number in range(part_count(frame)):
         part = memoryview(frame)[number * PART_BYTES : (number + 1) * PART_BYTES]
         pipeline.set(_part(key, number), part, ex=seconds)

@@ -22,7 +22,7 @@ class SubmissionKeys(NamedTuple):
 
     @property
     def committed(self) -> str:
-        """Hash: number of a chunk whose results are stored -> the attempt that stored them."""
+        """Hash: number of a chunk whose results are stored -> the attempt that stored them, and digests of its frames."""
         return f"{self._base}:committed"
 
     @property
@@ -44,6 +44,11 @@ class SubmissionKeys(NamedTuple):
     def attempts(self) -> str:
         """Hash: chunk number -> how often a worker has started it."""
         return f"{self._base}:attempts"
+
+    @property
+    def starts(self) -> str:
+        """Hash: chunk number -> how often it was started and neither committed nor given back."""
+        return f"{self._base}:starts"
 
     @property
     def log(self) -> str:
@@ -96,6 +101,16 @@ def named(namespace: str, name: str) -> str:
 def active(namespace: str) -> str:
     """Set: ids of submissions that may still have chunks to fit; workers look here for stranded ones."""
     return f"{namespace}:active"
+
+
+def expiries(namespace: str) -> str:
+    """Sorted set: submission id -> Unix time at which it is to be deleted, where there is one."""
+    return f"{namespace}:expiries"
+
+
+def taken(namespace: str) -> str:
+    """Sorted set: lane -> Unix time at which the youngest message that a worker has taken from it was sent."""
+    return f"{namespace}:taken"
 
 
 def offers(namespace: str, shape: str) -> str:

@@ -14,8 +14,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     #: What was submitted, for people: a file name or the like.
     source: str
-    #: `open` while jobs may still be added, `closed` when all of them are in.
-    state: Literal["open", "closed"]
+    #: `open` while jobs may still be added, `closed` when all of them are in, `cancelled` when no more are fitted.
+    state: Literal["open", "closed", "cancelled"]
     created_at: float
     #: The name under which it can be found and repeated, if it has one.
     key: str = ""
@@ -34,7 +34,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def finished(self) -> bool:
-        """All jobs are in and all their results are stored."""
+        """All jobs are in and all their results are stored, or no more come because it was cancelled."""
         return self.finished_at is not None
 
     @property

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import NamedTuple, cast
 
 import msgspec
 
-from fitq_shared.errors import SubmissionNotFound
+from fitq_shared.errors import ResultsLost, SubmissionNotFound
 from fitq_shared.jobs.ids import bucket_of, chunks_in
 from fitq_shared.settings import Settings
 from fitq_shared.store import keys
+from fitq_shared.store.committed import CommittedFrames, parse
 from fitq_shared.store.connection import connect, translate_errors
 from fitq_shared.store.frame_files import FrameFiles, frame_files
 from fitq_shared.store.frame_parts import get_frames
@@ -45,7 +46,8 @@ class IndexedChunk(NamedTuple):
 class Reader:
     """Reads submissions.
 
-    Raises, from every method: ServerUnreachable; and ResultsUnreachable where frames are kept as files.
+    Raises, from every method: ServerUnreachable, AccessDenied, ServerRefuses; and ResultsUnreachable where frames are kept
+    as files.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -115,11 +117,15 @@ class Reader:
             since = page[-1].cursor
 
     def result_frames(self, submission: str, chunks: Sequence[int]) -> list[bytes | None]:
-        """The stored result frame of each chunk, None where there is none."""
+        """The stored result frame of each chunk, None where there is none.
+
+        Raises:
+            ResultsLost: one that was stored is gone or damaged.
+        """
         return self._frames(submission, "results", chunks)
 
     def trace_frames(self, submission: str, chunks: Sequence[int]) -> list[bytes | None]:
-        """The stored trace frame of each chunk, None where no job of it keeps a trace."""
+        """The stored trace frame of each chunk, None where no job of it keeps a trace; raises as `result_frames`."""
         return self._frames(submission, "traces", chunks)
 
     def result_frame(self, submission: str, chunk: int) -> bytes | None:
@@ -140,19 +146,40 @@ class Reader:
             return self._redis.llen(keys.lane(self.settings.namespace, lane))
 
     def _frames(self, submission: str, kind: str, chunks: Sequence[int]) -> list[bytes | None]:
-        names = self._keys(submission)
+        committed = self._committed(submission, chunks)
+        frames = self._read_frames(submission, kind, committed)
+        damaged = [chunk for chunk, commit in committed.items() if not commit.matches(kind, frames[chunk])]
+        if damaged and (lost := self._committed(submission, damaged)):  # none of them where it was deleted meanwhile
+            raise ResultsLost(
+                f"{submission}: the stored {kind} of chunk {min(lost)} are gone or damaged; was something deleted or "
+                "changed by hand? Submit its jobs again",
+                submission,
+            )
+        return [frames.get(chunk) for chunk in chunks]
+
+    def _committed(self, submission: str, chunks: Sequence[int]) -> dict[int, CommittedFrames]:
         if not chunks:
-            return []
-        if (files := self.files(submission)) is None:
-            key_of = names.results if kind == "results" else names.traces
-            with self._server():
-                return get_frames(self._redis, [key_of(chunk) for chunk in chunks])
+            return {}
         with self._server():
-            attempts = cast("list[bytes | None]", self._redis.hmget(names.committed, [str(chunk) for chunk in chunks]))
-        return [
-            None if attempt is None else files.read(kind, chunk, int(attempt))
-            for chunk, attempt in zip(chunks, attempts, strict=True)
-        ]
+            key = self._keys(submission).committed
+            values = cast("list[bytes | None]", self._redis.hmget(key, [str(chunk) for chunk in chunks]))
+        return {chunk: parse(value) for chunk, value in zip(chunks, values, strict=True) if value is not None}
+
+    def _read_frames(self, submission: str, kind: str, committed: Mapping[int, CommittedFrames]) -> dict[int, bytes | None]:
+        if not committed:
+            return {}
+        if (files := self.files(submission)) is not None:
+            return {chunk: files.read(kind, chunk, commit.attempt) for chunk, commit in committed.items()}
+        names = self._keys(submission)
+        key_of = names.results if kind == "results" else names.traces
+        with self._server():
+            return dict(zip(committed, get_frames(self._redis, list(map(key_of, committed))), strict=True))
+
+    def _now(self) -> float:
+        """The server's Unix time: other clocks may differ."""
+        with self._server():
+            seconds, micros = self._redis.time()
+        return seconds + micros * 1e-6
 
     def _read_results_url(self, submission: str) -> str:
         with self._server():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TypeAlias
 
 from fitq_shared.errors import ServerUnreachable
@@ -23,8 +22,3 @@ def check_staged(verdict: bytes, settings: Settings) -> None:
     """
     if verdict == b"missing":
         raise ServerUnreachable(f"Redis at {mask_password(settings.redis_url)} lost a frame on the way in; try again")
-
-
-def message_value(lane: str) -> str:
-    """The note of a message that is sent now: its lane and the Unix time."""
-    return f"{lane} {time.time():.3f}"

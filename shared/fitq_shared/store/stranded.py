@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import NamedTuple, cast
 
 from fitq_shared.errors import SubmissionNotFound
 from fitq_shared.store import keys
 from fitq_shared.store.reader import Reader
-from fitq_shared.store.staging import message_value
 
 #: A chunk whose message was sent less than this ago may still be on its way from the broker to a claim.
-DELIVERY_GRACE_SECONDS = 10
+DELIVERY_GRACE_SECONDS = 8
 
 
 class WaitingChunk(NamedTuple):
@@ -26,7 +24,7 @@ class WaitingChunk(NamedTuple):
 class StrandedChunks(Reader):
     """Finds chunks whose message may be lost, and notes new messages.
 
-    Raises, from every method: ServerUnreachable, ServerFull.
+    Raises, from every method: ServerUnreachable, AccessDenied, ServerFull, ServerRefuses.
     """
 
     def unfinished(self) -> Iterator[str]:
@@ -43,18 +41,29 @@ class StrandedChunks(Reader):
 
     def unclaimed(self, submission: str) -> list[WaitingChunk]:
         """Chunks that are not committed, that no live worker has claimed, and whose message is not fresh."""
-        names = self._keys(submission)
+        names, now = self._keys(submission), self._now()
         with self._server():
             fields = cast("dict[bytes, bytes]", self._redis.hgetall(names.enqueued))
             waiting = [_waiting_chunk(number, value) for number, value in fields.items()]
-            old = [chunk for chunk in waiting if time.time() - chunk.sent_at > DELIVERY_GRACE_SECONDS]
+            old = [chunk for chunk in waiting if now - chunk.sent_at > DELIVERY_GRACE_SECONDS]
             leases = self._redis.mget([names.lease(chunk.number) for chunk in old]) if old else []
         return [chunk for chunk, lease in zip(old, cast("list[bytes | None]", leases), strict=True) if lease is None]
 
+    def overtaken(self, lane: str) -> float:
+        """The Unix time before which messages of a lane were sent that cannot wait in it any more.
+
+        A lane is a queue: a message waits no longer once a younger one was taken, and none waits where it is empty.
+        """
+        with self._server():
+            length = self._redis.llen(keys.lane(self.settings.namespace, lane))
+            youngest = self._redis.zscore(keys.taken(self.settings.namespace), lane)
+        return float("inf") if length == 0 else (youngest or 0.0) - DELIVERY_GRACE_SECONDS
+
     def note_message(self, submission: str, chunk: WaitingChunk) -> None:
         """Note that a new message for the chunk is about to be sent."""
+        value = f"{chunk.lane} {self._now():.6f}"
         with self._server():
-            self._redis.hset(self._keys(submission).enqueued, str(chunk.number), message_value(chunk.lane))
+            self._redis.hset(self._keys(submission).enqueued, str(chunk.number), value)
 
     def _is_unfinished(self, submission: str) -> bool:
         try:

@@ -7,13 +7,12 @@ or not its message was published.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
 
-from fitq_shared.errors import DifferentContent
+from fitq_shared.errors import DifferentContent, SubmissionCancelled, SubmissionNotFound
 from fitq_shared.jobs.ids import BUCKETS, bucket_ids
 from fitq_shared.settings import Settings
 from fitq_shared.store import keys
@@ -24,7 +23,7 @@ from fitq_shared.store.offers import add_offer
 from fitq_shared.store.payload import Payload
 from fitq_shared.store.reader import Reader, not_found
 from fitq_shared.store.scripts import load_script
-from fitq_shared.store.staging import STAGED_SECONDS, Field, check_staged, message_value
+from fitq_shared.store.staging import STAGED_SECONDS, Field, check_staged
 
 #: A command takes at most this many keys, so that others have their turn on the server.
 _KEYS_PER_COMMAND = 1000
@@ -40,7 +39,8 @@ class Memory(NamedTuple):
 class SubmittingStore(Reader):
     """Opens, fills, closes and deletes submissions.
 
-    Raises, from every method: ServerUnreachable, ServerFull; and ResultsUnreachable where frames are kept as files.
+    Raises, from every method: ServerUnreachable, AccessDenied, ServerFull, ServerRefuses; and ResultsUnreachable where
+    frames are kept as files.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -48,6 +48,7 @@ class SubmittingStore(Reader):
         self._open = load_script(self._redis, "open")
         self._add_chunk = load_script(self._redis, "add_chunk", frames=True)
         self._close = load_script(self._redis, "close")
+        self._cancel = load_script(self._redis, "cancel")
 
     def open(self, submission: str, source: str, key: str = "") -> str:
         """Start an empty submission and return its id, or the id of the submission that has the name `key` already.
@@ -56,15 +57,15 @@ class SubmittingStore(Reader):
             ResultsUnreachable: FITQ_RESULTS_URL names nothing that could be reached.
         """
         frame_files(self.settings.results_url, submission)  # raises before anything is stored
-        self._forget_expired()
-        now, namespace = time.time(), self.settings.namespace
-        fields: dict[str, Field] = {"source": source, "state": "open", "created_at": now, "key": key}
-        fields |= {"jobs": 0, "chunks": 0, "done_chunks": 0, "results_url": self.settings.results_url}
+        self.delete_expired()
+        namespace = self.settings.namespace
+        fields: dict[str, Field] = {"source": source, "state": "open", "key": key, "jobs": 0, "chunks": 0, "done_chunks": 0}
+        fields["results_url"] = self.settings.results_url
         touched = [self._keys(submission).manifest, keys.submissions(namespace), keys.active(namespace)]
+        touched += [keys.expiries(namespace), *([keys.named(namespace, key)] if key else [])]
         with self._server():
             holder = self._open(
-                keys=[*touched, keys.named(namespace, key)] if key else touched,
-                args=[submission, now, self.settings.ttl_seconds, *itertools.chain(*fields.items())],
+                keys=touched, args=[submission, self.settings.ttl_seconds, *itertools.chain(*fields.items())]
             )
         return cast(bytes, holder).decode()
 
@@ -75,25 +76,31 @@ class SubmittingStore(Reader):
 
         Raises:
             SubmissionNotFound: it was deleted meanwhile.
-            DifferentContent: it has a chunk of this number with other jobs.
+            SubmissionCancelled: it was cancelled.
+            DifferentContent: it has a chunk of this number with other jobs, or is closed and has none.
         """
         names, chunk, sets_digest = self._keys(submission), payload.chunk, payload.sets_digest
         staged = names.staged("jobs", chunk, payload.digest)
         sets = names.shared_sets(sets_digest)
         entry = f"{payload.first} {payload.last} {payload.job_count} {payload.digest} {sets_digest}"
-        fixed: list[Field] = [chunk, entry, payload.job_count, message_value(lane), sets_digest, names.ids("")]
+        fixed: list[Field] = [submission, chunk, entry, payload.job_count, lane, sets_digest, names.ids("")]
         fixed += [part_count(payload.jobs_frame), self.settings.ttl_seconds]
         touched = [names.manifest, names.chunk_index, names.enqueued, names.jobs(chunk), names.sets, sets, staged]
+        touched.append(keys.expiries(self.settings.namespace))
         with self._server(), self._redis.pipeline(transaction=False) as pipeline:
             set_frame(pipeline, staged, payload.jobs_frame, STAGED_SECONDS)
             if payload.sets_frame is not None:
-                set_frame(pipeline, sets, payload.sets_frame, self.settings.ttl_seconds or None)
+                set_frame(pipeline, sets, payload.sets_frame)
             self._add_chunk(keys=touched, args=[*fixed, *_id_entries(payload)], client=pipeline)
             verdict = pipeline.execute()[-1]
         if verdict == b"gone":
             raise not_found(submission)
         if verdict == b"different":
             raise different_jobs(submission, payload.first, payload.last)
+        if verdict == b"cancelled":
+            raise cancelled(submission)
+        if verdict == b"closed":
+            raise different_content(submission, f"it is complete, and has no jobs {payload.first} to {payload.last}")
         check_staged(verdict, self.settings)
 
     def offer(self, shape: str, submission: str, chunk: int) -> None:
@@ -106,11 +113,38 @@ class SubmittingStore(Reader):
 
         Raises:
             SubmissionNotFound: it was deleted meanwhile.
+            SubmissionCancelled: it was cancelled.
         """
         with self._server():
-            closed = self._close(keys=[self._keys(submission).manifest], args=[time.time()])
-        if not closed:
+            verdict = self._close(
+                keys=[self._keys(submission).manifest, keys.expiries(self.settings.namespace)],
+                args=[submission, self.settings.ttl_seconds],
+            )
+        if verdict == b"gone":
             raise not_found(submission)
+        if verdict == b"cancelled":
+            raise cancelled(submission)
+
+    def cancel(self, submission: str) -> Manifest:
+        """End a submission early: what is fitted stays, the rest is dropped; a finished one stays as it is.
+
+        Workers stop with its chunks when they next renew their claims, within a third of a lease.
+
+        Raises:
+            SubmissionNotFound: no submission has this id.
+        """
+        names, namespace = self._keys(submission), self.settings.namespace
+        with self._server():
+            verdict = self._cancel(
+                keys=[names.manifest, names.enqueued, keys.active(namespace), keys.expiries(namespace)],
+                args=[submission, self.settings.ttl_seconds],
+            )
+        if verdict == b"gone":
+            raise not_found(submission)
+        manifest = self.manifest(submission)
+        if verdict == b"cancelled":
+            self._drop_unfitted(manifest)
+        return manifest
 
     def delete(self, submission: str) -> None:
         """Remove a submission and all that is stored for it; workers drop its chunks when they meet them.
@@ -124,11 +158,13 @@ class SubmittingStore(Reader):
         if files is not None:
             files.remove_all()  # first: while the manifest is there, a removal that fails can be tried again
         with self._server():
-            for some in _portions(names):
+            # The manifest last: what is killed in between can be tried again. Then once more what was committed meanwhile.
+            for some in (*_portions(names), [self._keys(submission).manifest], *_portions(names)):
                 self._redis.unlink(*some)
             if manifest.key:
                 self._redis.unlink(keys.named(namespace, manifest.key))
             self._redis.zrem(keys.submissions(namespace), submission)
+            self._redis.zrem(keys.expiries(namespace), submission)
             self._redis.srem(keys.active(namespace), submission)
         if files is not None:
             files.remove_all()  # what a worker has committed meanwhile
@@ -146,7 +182,7 @@ class SubmittingStore(Reader):
             SubmissionNotFound: no submission has this id.
         """
         manifest = self.manifest(submission)
-        names, memory = self._all_keys(manifest), 0
+        names, memory = [self._keys(submission).manifest, *self._all_keys(manifest)], 0
         for some in _portions(names):
             with self._server(), self._redis.pipeline(transaction=False) as pipeline:
                 for name in some:
@@ -155,30 +191,47 @@ class SubmittingStore(Reader):
         files = frame_files(manifest.results_url, submission)
         return memory, 0 if files is None else files.size()
 
-    def _forget_expired(self) -> None:
-        """Take submissions whose manifest has expired off the list; without a time to live there are none."""
-        if not self.settings.ttl_seconds:
-            return
-        listed = keys.submissions(self.settings.namespace)
-        with self._server(), self._redis.pipeline(transaction=False) as pipeline:
-            old = cast("list[bytes]", self._redis.zrangebyscore(listed, "-inf", time.time() - self.settings.ttl_seconds))
-            for submission in old:
-                pipeline.exists(self._keys(submission.decode()).manifest)
-            expired = [submission for submission, exists in zip(old, pipeline.execute(), strict=True) if not exists]
-            if expired:
-                self._redis.zrem(listed, *expired)
+    def _drop_unfitted(self, manifest: Manifest) -> None:
+        """Remove what only chunks need that are not fitted: claims, jobs, shared sample sets."""
+        names = self._keys(manifest.id)
+        with self._server():
+            digests = [digest.decode() for digest in cast("set[bytes]", self._redis.smembers(names.sets))]
+            frames = [*map(names.jobs, range(manifest.chunks)), *map(names.shared_sets, digests)]
+            dropped = [*map(names.lease, range(manifest.chunks)), *keys_of_parts(self._redis, frames)]
+            for some in _portions([names.attempts, names.starts, *dropped]):
+                self._redis.unlink(*some)
+
+    def delete_expired(self) -> list[str]:
+        """Delete submissions that have not changed for their time to live, as a whole, and return their ids."""
+        with self._server():
+            listed = keys.expiries(self.settings.namespace)
+            found = cast("list[bytes]", self._redis.zrangebyscore(listed, "-inf", self._now()))
+        for submission in (name.decode() for name in found):
+            try:
+                self.delete(submission)
+            except SubmissionNotFound:  # somebody else was faster
+                with self._server():
+                    self._redis.zrem(listed, submission)
+        return [name.decode() for name in found]
 
     def _all_keys(self, manifest: Manifest) -> list[str]:
-        """Every key that the submission may have."""
+        """Every key that the submission may have, but for its manifest."""
         names = self._keys(manifest.id)
         with self._server():
             digests = [digest.decode() for digest in cast("set[bytes]", self._redis.smembers(names.sets))]
         frames = [name(chunk) for chunk in range(manifest.chunks) for name in (names.jobs, names.results, names.traces)]
         frames += [names.shared_sets(digest) for digest in digests]
         leases, ids = map(names.lease, range(manifest.chunks)), map(names.ids, range(BUCKETS))
-        single = [names.manifest, names.chunk_index, names.committed, names.enqueued, names.attempts, names.log, names.sets]
+        single = [names.chunk_index, names.committed, names.enqueued, names.attempts, names.starts, names.log, names.sets]
         with self._server():
             return [*single, *ids, *leases, *keys_of_parts(self._redis, frames)]
+
+
+def cancelled(submission: str) -> SubmissionCancelled:
+    """The error of jobs that are to be added to a cancelled submission."""
+    return SubmissionCancelled(
+        f"{submission} was cancelled and takes no more jobs; submit them anew, not under its key", submission
+    )
 
 
 def different_content(submission: str, what: str) -> DifferentContent:

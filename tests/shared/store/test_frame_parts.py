@@ -66,4 +66,4 @@ def test_large_frames_take_the_way_of_small_ones(
     names = SubmissionKeys(store.settings.namespace, "sub")
     assert keys_of_parts(redis_client, [names.jobs(0)]) == []
     store.delete("sub")
-    assert list(redis_client.scan_iter(f"{store.settings.namespace}:*")) == []
+    assert list(redis_client.scan_iter(f"{store.settings.namespace}:*sub*")) == []

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 import msgspec
 import pytest
 import redis
 
-from fitq_shared.errors import DifferentContent, ServerFull, ServerUnreachable, SubmissionNotFound
+from fitq_shared.errors import (
+    AccessDenied,
+    DifferentContent,
+    ResultsLost,
+    ServerFull,
+    ServerRefuses,
+    ServerUnreachable,
+    SubmissionCancelled,
+    SubmissionNotFound,
+)
 from fitq_shared.settings import Settings
 from fitq_shared.store import reader
 from fitq_shared.store import stranded as stranded_module
 from fitq_shared.store.fitting import Claim, Commit, FittingStore
-from fitq_shared.store.keys import SubmissionKeys, submissions
+from fitq_shared.store.keys import SubmissionKeys, expiries, taken
 from fitq_shared.store.payload import Payload
 from fitq_shared.store.reader import IndexedChunk, Reader
 from fitq_shared.store.stranded import StrandedChunks, WaitingChunk
@@ -62,7 +73,7 @@ def test_another_chunk_of_the_same_number_is_refused(store: SubmittingStore, sub
         store.add_chunk(submission, Payload(1, b"other", 3, 7, 9), LANE)
     with pytest.raises(DifferentContent):
         store.add_chunk(submission, Payload(0, b"other", 3, 0, 2), LANE)
-    assert fitting.claim(submission, 0, "a") == Claim(b"frame 0", 1, entry_of(store, 0))
+    assert fitting.claim(submission, 0, "a") == Claim(b"frame 0", 1, 1, entry_of(store, 0))
     store.add_chunk(submission, Payload(1, b"frame 1", 3, 0, 2), LANE)
     assert (store.manifest(submission).jobs, store.manifest(submission).chunks) == (6, 2)
 
@@ -104,8 +115,8 @@ def test_a_claim_hands_out_the_job_frame_and_counts_attempts(
     store: SubmittingStore, submission: str, fitting: FittingStore
 ) -> None:
     """A worker gets back the chunk that it holds already, as a further attempt."""
-    assert fitting.claim(submission, 1, "a") == Claim(b"frame 1", 1, entry_of(store, 1))
-    assert fitting.claim(submission, 1, "a") == Claim(b"frame 1", 2, entry_of(store, 1))
+    assert fitting.claim(submission, 1, "a") == Claim(b"frame 1", 1, 1, entry_of(store, 1))
+    assert fitting.claim(submission, 1, "a") == Claim(b"frame 1", 2, 2, entry_of(store, 1))
     assert store.manifest(submission).started_at is not None
 
 
@@ -113,7 +124,7 @@ def test_a_claimed_chunk_is_refused_to_other_workers(submission: str, fitting: F
     """Only one worker fits a chunk at a time, and a refusal is no attempt."""
     fitting.claim(submission, 0, "a")
     assert fitting.claim(submission, 0, "b") is None
-    assert fitting.claim(submission, 0, "a") == Claim(b"frame 0", 2, entry_of(fitting, 0))
+    assert fitting.claim(submission, 0, "a") == Claim(b"frame 0", 2, 2, entry_of(fitting, 0))
 
 
 def test_the_chunk_of_a_worker_that_stopped_renewing_can_be_claimed(
@@ -124,7 +135,7 @@ def test_the_chunk_of_a_worker_that_stopped_renewing_can_be_claimed(
     fitting.claim(submission, 0, "a")
     assert 0 < redis_client.ttl(lease) <= store.settings.lease_seconds
     redis_client.delete(lease)  # as its expiry does
-    assert fitting.claim(submission, 0, "b") == Claim(b"frame 0", 2, entry_of(store, 0))
+    assert fitting.claim(submission, 0, "b") == Claim(b"frame 0", 2, 2, entry_of(store, 0))
     assert not fitting.renew(submission, 0, "a")
 
 
@@ -199,25 +210,13 @@ def test_a_deleted_submission_leaves_no_key_behind(
     fitting.claim(submission, 0, "a")
     fitting.commit(submission, 1, COMMIT)
     store.delete(submission)
-    assert list(redis_client.scan_iter(f"{store.settings.namespace}:*")) == []
+    left = list(redis_client.scan_iter(f"{store.settings.namespace}:*"))
+    assert left == [taken(store.settings.namespace).encode()]  # one number for each lane
     assert fitting.claim(submission, 0, "a") is None
     assert not fitting.renew(submission, 0, "a")
     assert not fitting.commit(submission, 0, COMMIT)
     with pytest.raises(SubmissionNotFound, match="mistyped, deleted or expired"):
         store.delete(submission)
-
-
-def test_every_key_of_a_submission_expires(settings: Settings, redis_client: redis.Redis) -> None:
-    """FITQ_TTL_SECONDS after its last change nothing is left."""
-    short_lived = msgspec.structs.replace(settings, ttl_seconds=1000)
-    store, fitting = SubmittingStore(short_lived), FittingStore(short_lived)
-    store.open("sub", "")
-    for chunk in (0, 1):
-        store.add_chunk("sub", Payload(chunk, b"frame", 3, 0, 2), LANE)
-    fitting.commit("sub", 0, COMMIT)
-    found = list(redis_client.scan_iter(f"{settings.namespace}:{{sub}}:*"))
-    assert len(found) >= 7
-    assert all(0 < redis_client.ttl(key) <= 1000 for key in found)
 
 
 def test_commits_are_listed_in_their_order_across_pages(
@@ -241,18 +240,108 @@ def test_submissions_are_listed_newest_first_without_the_expired(store: Submitti
     assert [manifest.id for manifest in store.manifests()] == ["third", "first"]
 
 
-def test_expired_submissions_leave_the_list_when_another_one_is_opened(
-    settings: Settings, redis_client: redis.Redis
+def test_a_submission_expires_as_a_whole(settings: Settings, redis_client: redis.Redis) -> None:
+    """Nothing of it goes earlier, however old its first frames are, and nothing stays; others are not touched."""
+    brief = msgspec.structs.replace(settings, ttl_seconds=100)
+    store, fitting = SubmittingStore(brief), FittingStore(brief)
+    for name in ("old", "young"):
+        store.open(name, "", key=f"key of {name}")
+        store.add_chunk(name, Payload(0, b"frame 0", 3, 0, 2), LANE)
+        fitting.claim(name, 0, "a")
+        fitting.commit(name, 0, COMMIT)
+    names = list(redis_client.scan_iter(f"{settings.namespace}:*"))
+    assert [name for name in names if redis_client.ttl(name) != -1] == []
+    redis_client.zadd(expiries(settings.namespace), {"old": 1.0})
+    assert store.delete_expired() == ["old"]
+    assert [manifest.id for manifest in store.manifests()] == ["young"]
+    assert [name for name in redis_client.scan_iter(f"{settings.namespace}:*") if b"old" in name] == []
+    assert store.delete_expired() == []
+
+
+def test_every_change_puts_the_expiry_off(settings: Settings, redis_client: redis.Redis) -> None:
+    """A submission that was forgotten long ago and is filled, fitted or closed now lives on."""
+    brief = msgspec.structs.replace(settings, ttl_seconds=100)
+    store, fitting, listed = SubmittingStore(brief), FittingStore(brief), expiries(settings.namespace)
+    store.open("sub", "")
+    changes = (
+        lambda: store.add_chunk("sub", Payload(0, b"frame 0", 3, 0, 2), LANE),
+        lambda: fitting.commit("sub", 0, COMMIT),
+        lambda: store.close("sub"),
+    )
+    for change in changes:
+        redis_client.zadd(listed, {"sub": 1.0})
+        change()
+        assert (redis_client.zscore(listed, "sub") or 0.0) > time.time() + 50
+
+
+def test_without_a_time_to_live_nothing_expires(settings: Settings, redis_client: redis.Redis) -> None:
+    """FITQ_TTL_SECONDS=0."""
+    store = SubmittingStore(msgspec.structs.replace(settings, ttl_seconds=0))
+    store.open("sub", "")
+    store.close("sub")
+    assert redis_client.zcard(expiries(settings.namespace)) == 0
+    assert store.delete_expired() == []
+
+
+def test_a_closed_submission_takes_no_more_chunks(store: SubmittingStore, submission: str) -> None:
+    """What it has may be added again, as by an upload that is repeated."""
+    store.close(submission)
+    store.add_chunk(submission, Payload(1, b"frame 1", 3, 0, 2), LANE)
+    with pytest.raises(DifferentContent, match="complete"):
+        store.add_chunk(submission, Payload(2, b"frame 2", 3, 6, 8), LANE)
+    assert store.manifest(submission).chunks == 2
+
+
+def test_an_attempt_that_was_given_back_does_not_count_as_a_death(submission: str, fitting: FittingStore) -> None:
+    """The number of the attempt goes on: frames of two attempts must not have one name."""
+    fitting.claim(submission, 0, "a")
+    fitting.give_back(submission, 0, "a")
+    found = fitting.claim(submission, 0, "b")
+    assert found is not None
+    assert (found.attempt, found.starts) == (2, 1)
+
+
+def test_one_who_lost_a_claim_gives_back_his_own_start_only(submission: str, fitting: FittingStore) -> None:
+    """The claim of the other worker stays."""
+    fitting.claim(submission, 0, "a")
+    fitting.give_back(submission, 0, "another")
+    assert fitting.renew(submission, 0, "a")
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "flipped", "swapped"])
+def test_results_that_are_gone_or_damaged_are_an_error(
+    store: SubmittingStore, submission: str, fitting: FittingStore, redis_client: redis.Redis, damage: str
 ) -> None:
-    """Reading the list changes nothing; the list does not grow for ever either."""
-    store = SubmittingStore(msgspec.structs.replace(settings, ttl_seconds=1))
-    store.open("expired", "")
-    listed = submissions(settings.namespace)
-    redis_client.zadd(listed, {"expired": 1.0})  # opened long ago
-    redis_client.delete(SubmissionKeys(settings.namespace, "expired").manifest)
-    assert (store.manifests(), redis_client.zcard(listed)) == ([], 1)
-    store.open("next", "")
-    assert redis_client.zrange(listed, 0, -1) == [b"next"]
+    """It names the chunk; the other chunk can be read."""
+    names = SubmissionKeys(store.settings.namespace, submission)
+    fitting.commit(submission, 0, COMMIT)
+    fitting.commit(submission, 1, COMMIT._replace(results=b"others!"))
+    frames = {"cut": b"resul", "flipped": b"resulTs", "swapped": b"others!"}
+    redis_client.delete(names.results(0))
+    if damage != "gone":
+        redis_client.set(names.results(0), frames[damage])
+    with pytest.raises(ResultsLost, match="results of chunk 0"):
+        store.result_frames(submission, [0, 1])
+    assert store.result_frame(submission, 1) == b"others!"
+    assert store.trace_frame(submission, 0) == b"traces"
+    redis_client.delete(names.traces(1))
+    with pytest.raises(ResultsLost, match="traces of chunk 1"):
+        store.trace_frames(submission, [0, 1])
+
+
+def test_traces_that_nobody_kept_are_not_lost(store: SubmittingStore, submission: str, fitting: FittingStore) -> None:
+    """A chunk whose jobs keep none has no frame."""
+    fitting.commit(submission, 0, COMMIT._replace(traces=b""))
+    assert store.trace_frames(submission, [0, 1]) == [None, None]
+
+
+def test_results_of_a_version_without_digests_can_be_read(
+    store: SubmittingStore, submission: str, fitting: FittingStore, redis_client: redis.Redis
+) -> None:
+    """It noted the attempt alone."""
+    fitting.commit(submission, 0, COMMIT)
+    redis_client.hset(SubmissionKeys(store.settings.namespace, submission).committed, "0", "1")
+    assert store.result_frame(submission, 0) == b"results"
 
 
 def test_a_chunk_is_unclaimed_when_it_is_neither_fresh_nor_committed_nor_leased(
@@ -301,7 +390,7 @@ def test_a_full_server_is_reported_as_such_and_nothing_is_stored(full_server: Su
 def test_a_wrong_password_is_reported_with_the_password_masked(settings: Settings) -> None:
     """What the server says is in the message, the password is not."""
     host = settings.redis_url.rpartition("@")[2]
-    with pytest.raises(ServerUnreachable, match="does not let us in") as caught:
+    with pytest.raises(AccessDenied, match="does not let us in") as caught:
         SubmittingStore(msgspec.structs.replace(settings, redis_url=f"redis://:geheim@{host}")).ping()
     assert "geheim" not in str(caught.value)
 
@@ -314,6 +403,78 @@ def test_an_unreachable_server_is_reported_with_the_password_masked() -> None:
         with pytest.raises(ServerUnreachable, match=r"no Redis answers at redis://:\*\*\*@127") as caught:
             SubmittingStore(Settings(redis_url=url)).ping()
     assert "geheim" not in str(caught.value)
+
+
+def test_a_cancelled_submission_keeps_what_is_fitted_and_drops_the_rest(
+    store: SubmittingStore, submission: str, fitting: FittingStore, redis_client: redis.Redis, stranded: StrandedChunks
+) -> None:
+    """Nobody claims, commits or adds any more, and the reconciler does not look for it."""
+    fitting.commit(submission, 0, COMMIT)
+    fitting.claim(submission, 1, "a")
+    manifest = store.cancel(submission)
+    assert (manifest.state, manifest.finished, manifest.done_jobs, manifest.jobs) == ("cancelled", True, 3, 6)
+    assert not fitting.renew(submission, 1, "a")
+    assert not fitting.commit(submission, 1, COMMIT)
+    assert fitting.claim(submission, 1, "b") is None
+    assert store.result_frames(submission, [0, 1]) == [b"results", None]
+    assert list(stranded.unfinished()) == []
+    names = SubmissionKeys(store.settings.namespace, submission)
+    assert redis_client.exists(names.jobs(1), names.lease(1), names.enqueued, names.starts) == 0
+    with pytest.raises(SubmissionCancelled, match="takes no more jobs"):
+        store.add_chunk(submission, Payload(2, b"frame 2", 3, 0, 2), LANE)
+    with pytest.raises(SubmissionCancelled, match="takes no more jobs"):
+        store.close(submission)
+    assert store.cancel(submission) == manifest
+
+
+def test_a_finished_submission_cannot_be_cancelled(store: SubmittingStore, submission: str, fitting: FittingStore) -> None:
+    """There is nothing left to cancel."""
+    fitting.commit(submission, 0, COMMIT)
+    fitting.commit(submission, 1, COMMIT)
+    store.close(submission)
+    assert store.cancel(submission).state == "closed"
+    with pytest.raises(SubmissionNotFound):
+        store.cancel("another")
+
+
+def test_a_user_who_may_not_do_it_is_told_what(settings: Settings, redis_client: redis.Redis) -> None:
+    """The server names the user and the command."""
+    redis_client.acl_setuser("viewer", enabled=True, passwords=["+geheim"], keys=["*"], commands=["+ping", "+hello"])
+    host = settings.redis_url.rpartition("@")[2]
+    try:
+        viewer = SubmittingStore(msgspec.structs.replace(settings, redis_url=f"redis://viewer:geheim@{host}"))
+        viewer.ping()
+        with pytest.raises(AccessDenied, match="hgetall"):
+            viewer.manifest("sub")
+    finally:
+        redis_client.acl_deluser("viewer")
+
+
+def test_a_replica_refuses_and_is_called_one(store: SubmittingStore, redis_client: redis.Redis) -> None:
+    """It answers, so that it is not unreachable."""
+    redis_client.replicaof("127.0.0.1", 1)
+    try:
+        with pytest.raises(ServerRefuses, match="it is a replica"):
+            store.open("sub", "")
+    finally:
+        redis_client.replicaof("NO", "ONE")
+
+
+def test_a_server_that_is_busy_with_a_script_refuses(store: SubmittingStore, redis_client: redis.Redis) -> None:
+    """Until the script ends or is killed."""
+    before = str(redis_client.config_get("busy-reply-threshold")["busy-reply-threshold"])
+    redis_client.config_set("busy-reply-threshold", 1)
+    with redis.Redis.from_url(store.settings.redis_url) as busy, ThreadPoolExecutor(1) as pool:
+        endless = pool.submit(busy.eval, "while true do end", 0)
+        try:
+            time.sleep(0.2)
+            with pytest.raises(ServerRefuses, match="a script keeps it busy"):
+                store.manifest("sub")
+        finally:
+            redis_client.script_kill()
+        with pytest.raises(redis.exceptions.ResponseError):
+            endless.result()
+        redis_client.config_set("busy-reply-threshold", before)
 
 
 @pytest.fixture

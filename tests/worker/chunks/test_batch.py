@@ -31,8 +31,8 @@ def jobs_of(*jobs: dict[str, Any]) -> pa.RecordBatch:
 
 
 def chunk_of(*jobs: dict[str, Any], attempt: int = 1) -> Chunk:
-    """A chunk of these jobs."""
-    return Chunk("sub", 7, attempt, Rows(jobs_of(*jobs)))
+    """A chunk of these jobs, all earlier attempts of which have killed their workers."""
+    return Chunk("sub", 7, attempt, attempt, Rows(jobs_of(*jobs)))
 
 
 def fitted(*chunks: Chunk) -> list[Commit]:

@@ -5,7 +5,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import msgspec
+import pytest
+import redis
+
+from fitq_shared.errors import ClaimLost, ResultsUnreachable
+from fitq_shared.jobs.frames import jobs_batch
+from fitq_shared.jobs.rows import Rows
+from fitq_shared.settings import Settings
+from fitq_shared.store.fitting import Commit, FittingStore
+from fitq_shared.store.payload import Payload
+from fitq_shared.store.submitting import SubmittingStore
+from fitq_worker.chunks import tasks
+from fitq_worker.chunks.batch import Chunk
+from fitq_worker.chunks.leases import Leases
 from fitq_worker.fleet.devices import DEVICE_FAILED_STATUS, DEVICE_VARIABLE
 
 #: Fits a chunk with an engine that fails as torch does when a GPU has failed.
@@ -21,8 +38,11 @@ def fail(*arguments, **options):
 
 batch.fit = fail
 rows = Rows(jobs_batch([FitJob(polynomial=[1.0, 2.0]).checked()]))
-batch.fit_together([batch.Chunk("sub", 0, 1, rows)], 3, "cuda:0", lambda: None)
+batch.fit_together([batch.Chunk("sub", 0, 1, 1, rows)], 3, "cuda:0", lambda: None)
 """
+
+
+COMMIT = Commit(results=b"results", traces=b"", job_count=1, seconds=0.5, statuses={"converged": 1}, attempt=1)
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -41,3 +61,60 @@ def test_a_process_whose_device_fails_during_a_fit_ends_without_results() -> Non
     """Such an error stays in the process; the chunk runs again in a fresh one."""
     done = run(FIT_ON_A_FAILING_DEVICE)
     assert (done.returncode, "sub chunk 0: the device failed" in done.stderr) == (DEVICE_FAILED_STATUS, True)
+
+
+@pytest.fixture
+def claimed(store: SubmittingStore, fitting: FittingStore) -> Chunk:
+    """A chunk that `me` has claimed."""
+    store.open("sub", "")
+    store.add_chunk("sub", Payload(0, b"frame", 1, 0, 0), "lane")
+    assert fitting.claim("sub", 0, "me") is not None
+    return Chunk("sub", 0, 1, 1, Rows(jobs_batch([])))
+
+
+def test_fitted_results_wait_for_room(
+    store: SubmittingStore, fitting: FittingStore, claimed: Chunk, redis_client: redis.Redis
+) -> None:
+    """A full server costs time, not fits."""
+    redis_client.config_set("maxmemory", 1)
+    with ThreadPoolExecutor(1) as pool:
+        stored = pool.submit(tasks._commit_patiently, fitting, claimed, COMMIT, Leases(fitting, "me", [claimed]))
+        time.sleep(1.5)
+        assert not stored.done()
+        redis_client.config_set("maxmemory", 0)
+        assert stored.result(timeout=30)
+    assert store.result_frame("sub", 0) == b"results"
+
+
+def test_results_of_a_deleted_submission_do_not_wait(
+    store: SubmittingStore, fitting: FittingStore, claimed: Chunk, redis_client: redis.Redis
+) -> None:
+    """The claim is gone, and with it the reason to wait."""
+    held = Leases(fitting, "me", [claimed])
+    store.delete("sub")
+    held.renew()
+    redis_client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(ClaimLost):
+            tasks._commit_patiently(fitting, claimed, COMMIT, held)
+    finally:
+        redis_client.config_set("maxmemory", 0)
+
+
+def test_files_that_cannot_be_written_hold_a_worker_for_a_while_only(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other submissions keep their results elsewhere, and are waiting."""
+    monkeypatch.setattr(tasks, "FILES_PATIENCE_SECONDS", 0.5)
+    folder = tmp_path / "results"
+    folder.mkdir()
+    elsewhere = msgspec.structs.replace(settings, results_url=f"file://{folder}")
+    store, fitting = SubmittingStore(elsewhere), FittingStore(elsewhere)
+    store.open("sub", "")
+    store.add_chunk("sub", Payload(0, b"frame", 1, 0, 0), "lane")
+    assert fitting.claim("sub", 0, "me") is not None
+    folder.rmdir()
+    folder.write_text("a file where the folder was")
+    chunk = Chunk("sub", 0, 1, 1, Rows(jobs_batch([])))
+    with pytest.raises(ResultsUnreachable):
+        tasks._commit_patiently(fitting, chunk, COMMIT, Leases(fitting, "me", [chunk]))

@@ -32,6 +32,8 @@ class Chunk(NamedTuple):
     submission: str
     number: int
     attempt: int
+    #: This attempt and those whose workers died.
+    starts: int
     rows: Rows
     #: Why its jobs cannot be read; empty where they can.
     problem: str = ""
@@ -46,18 +48,20 @@ def claim_chunk(store: FittingStore, worker: str, submission: str, number: int) 
     if claim is None:
         return None
     try:
-        return Chunk(submission, number, claim.attempt, _read(claim))
+        return Chunk(submission, number, claim.attempt, claim.starts, _read(claim))
     except FrameError as error:
         jobs = recover_jobs(claim.jobs_frame, claim.entry)
-        return Chunk(submission, number, claim.attempt, Rows(jobs), f"the jobs of this chunk cannot be read: {error}")
+        return Chunk(
+            submission, number, claim.attempt, claim.starts, Rows(jobs), f"the jobs of this chunk cannot be read: {error}"
+        )
 
 
 def claim_companions(store: FittingStore, worker: str, first: Chunk) -> list[Chunk]:
     """Small chunks of the same shape that wait in the interactive lane, claimed too.
 
-    A chunk that is tried again has none: if it killed its worker, it must not take others with it.
+    A chunk that is tried again after a death has none: if it killed its worker, it must not take others with it.
     """
-    if first.attempt > 1 or first.problem:
+    if first.starts > 1 or first.problem:
         return []
     found: list[Chunk | None] = []
     try:
@@ -98,8 +102,8 @@ def _read(claim: Claim) -> Rows:
 
 def _problem(chunk: Chunk, max_attempts: int) -> str:
     """Why the chunk is not to be fitted; empty where it is."""
-    if chunk.attempt > max_attempts:
-        return f"given up: {chunk.attempt - 1} workers ended while they fitted the chunk of this job"
+    if chunk.starts > max_attempts:
+        return f"given up: {chunk.starts - 1} workers ended while they fitted the chunk of this job"
     return chunk.problem
 
 

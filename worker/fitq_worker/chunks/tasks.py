@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from celery import shared_task
 from celery.signals import setup_logging, worker_process_init
 
-from fitq_shared.errors import ClaimLost, ServerError
+from fitq_shared.errors import ClaimLost, ResultsUnreachable, ServerError
 from fitq_shared.queue import FIT_CHUNK, INTERACTIVE_LANE
 from fitq_shared.settings import Settings
 from fitq_shared.store.fitting import Commit, FittingStore
-from fitq_shared.waiting import attempts, persist
+from fitq_shared.waiting import attempts
 from fitq_worker.chunks.leases import Leases
 from fitq_worker.fleet.devices import DEVICE_FAILED_STATUS, DEVICE_VARIABLE
 from fitq_worker.fleet.logs import configure_logging
@@ -23,8 +23,11 @@ from fitq_worker.fleet.logs import configure_logging
 if TYPE_CHECKING:
     from fitq_worker.chunks.batch import Chunk
 
-#: How long a worker tries to commit while the server is away; then it gives the results up, and the chunk runs again.
-COMMIT_PATIENCE_SECONDS = 60.0
+#: How long a worker tries to commit while the files for results cannot be written; then it gives the results up, and the
+#: chunk runs again: other submissions keep theirs elsewhere. For the server, which all of them need, it waits.
+FILES_PATIENCE_SECONDS = 60.0
+#: Pauses between attempts to commit.
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 10.0
 
 # With a receiver connected Celery leaves logging alone. Both the worker process and the pool's child import this module.
 setup_logging.connect(configure_logging)
@@ -49,12 +52,16 @@ def fit_chunk(task: Any, submission: str, chunk: int) -> Summary:
         return {"skipped": "committed, deleted or claimed by another worker"}
     interactive = task.request.delivery_info.get("routing_key") == INTERACTIVE_LANE
     chunks = [first, *batch.claim_companions(store, worker, first)] if interactive else [first]
+    leases = Leases(store, worker, chunks)
     try:
-        commits = batch.fit_together(chunks, store.settings.max_attempts, _device(), Leases(store, worker, chunks).renew)
-    except ClaimLost as lost:
-        _log.info("%s: stopped, %s", first, lost)
-        return {"skipped": str(lost)}
-    summaries = [_commit(store, chunk, commit, len(chunks)) for chunk, commit in zip(chunks, commits, strict=True)]
+        with leases:
+            commits = batch.fit_together(chunks, store.settings.max_attempts, _device(), leases.check)
+            pairs = zip(chunks, commits, strict=True)
+            summaries = [_commit(store, chunk, commit, len(chunks), leases) for chunk, commit in pairs]
+    except (ClaimLost, ServerError) as error:
+        _log.warning("%s: given back, %s", first, error)
+        leases.give_back()
+        return {"skipped": str(error)}
     return {**summaries[0], "chunks": len(chunks)}
 
 
@@ -77,8 +84,8 @@ def prepare(**_celery: Any) -> None:
         os._exit(DEVICE_FAILED_STATUS)
 
 
-def _commit(store: FittingStore, chunk: Chunk, commit: Commit, together: int) -> Summary:
-    stored = _commit_patiently(store, chunk, commit)
+def _commit(store: FittingStore, chunk: Chunk, commit: Commit, together: int, leases: Leases) -> Summary:
+    stored = _commit_patiently(store, chunk, commit, leases)
     statuses = ", ".join(f"{fits} {status}" for status, fits in commit.statuses.items())
     company = f" in a batch of {together} chunks" if together > 1 else ""
     dropped = "" if stored else " (dropped: committed before, or deleted)"
@@ -86,14 +93,23 @@ def _commit(store: FittingStore, chunk: Chunk, commit: Commit, together: int) ->
     return {"fits": commit.job_count, "seconds": round(commit.seconds, 3), "statuses": commit.statuses, "stored": stored}
 
 
-def _commit_patiently(store: FittingStore, chunk: Chunk, commit: Commit) -> bool:
-    """Commit, again and again while the server is away; after the last attempt the chunk is left to the reconciler."""
-    return persist(
-        lambda: store.commit(chunk.submission, chunk.number, commit),
-        ServerError,
-        attempts(1, 30, deadline=time.monotonic() + COMMIT_PATIENCE_SECONDS),
-        lambda error: _log.warning("%s: commit failed, trying again: %s", chunk, error),
-    )
+def _commit_patiently(store: FittingStore, chunk: Chunk, commit: Commit, leases: Leases) -> bool:
+    """Commit, again and again while the server is away or full; a claim that is lost meanwhile ends it.
+
+    Raises:
+        ClaimLost: the submission was deleted, or another worker has the chunk.
+        ResultsUnreachable: files could not be written for FILES_PATIENCE_SECONDS.
+    """
+    give_up = time.monotonic() + FILES_PATIENCE_SECONDS
+    for _ in attempts(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS):
+        try:
+            return store.commit(chunk.submission, chunk.number, commit)
+        except ServerError as error:
+            if isinstance(error, ResultsUnreachable) and time.monotonic() > give_up:
+                raise
+            _log.warning("%s: commit failed, trying again: %s", chunk, error)
+        leases.check()
+    raise AssertionError("attempts without a deadline do not end")
 
 
 def _device() -> str:

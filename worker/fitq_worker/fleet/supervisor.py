@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
+from fitq_shared.errors import AccessDenied
 from fitq_shared.settings import Settings
 from fitq_worker.fleet.devices import Device, process_environment, usable_cores
 from fitq_worker.fleet.supervision import SUPERVISOR_VARIABLE
@@ -24,6 +25,8 @@ LAST_RESTART_SECONDS = 60.0
 #: A process that lived this long was healthy: the delays before its restarts start from the first again.
 HEALTHY_SECONDS = 60.0
 POLL_SECONDS = 0.2
+#: Exit status when the server refuses the user, the password or a right.
+DENIED_STATUS = 4
 #: The first process of a device has the cores for itself while it imports torch, most of what a small run takes; the
 #: others start so much later.
 OTHERS_SECONDS = 3.0
@@ -94,18 +97,33 @@ class _StopRequests:
 
 
 def supervise(settings: Settings, workers: Sequence[WorkerProcess]) -> int:
-    """Run workers until TERM or INT and return the exit status: 0, or 1 when some had to be killed."""
-    # Imported now that the workers are on their way: it takes as long as the start of one.
-    from fitq_worker.fleet.reconciler import reconcile_until
+    """Run workers until TERM or INT and return the exit status.
 
-    stop, stopped = _StopRequests(), threading.Event()
-    threading.Thread(target=reconcile_until, args=(stopped, settings), daemon=True).start()
-    while not stop.count:
+    It is 0; 1 when workers had to be killed, or what looks after them has failed; DENIED_STATUS when the server does not let
+    us in.
+    """
+    # Imported now that the workers are on their way: it takes as long as the start of one.
+    from fitq_worker.fleet.reconciler import Reconciler
+
+    stop, reconciler = _StopRequests(), Reconciler(settings)
+    reconciler.start()
+    while not stop.count and reconciler.is_alive():
         for worker in workers:
             worker.start_if_due()
         stop.wait(POLL_SECONDS)
-    stopped.set()
+    if not reconciler.is_alive() and reconciler.failure is not None:
+        return _give_up(workers, reconciler.failure)
+    reconciler.stop()
     return _drain(workers, stop)
+
+
+def _give_up(workers: Sequence[WorkerProcess], failure: BaseException) -> int:
+    """End at once: chunks that are being fitted run again elsewhere."""
+    for worker in workers:
+        worker.send(signal.SIGKILL)
+    denied = isinstance(failure, AccessDenied)
+    _log.critical("%s; the workers are ended", failure, exc_info=None if denied else failure)
+    return DENIED_STATUS if denied else 1
 
 
 def start_workers(devices: Sequence[Device], processes: int | None = None) -> list[WorkerProcess]:

@@ -16,5 +16,5 @@ if TYPE_CHECKING:
 
 def load_script(client: redis.Redis, name: str, *, frames: bool = False) -> Script:
     """The script `<name>.lua`, to be called with keys and args; `frames` puts the functions for frames before it."""
-    names = ["frame_parts", name] if frames else [name]
+    names = ["clock", "frame_parts", name] if frames else ["clock", name]
     return client.register_script("\n".join(files(__name__).joinpath(f"{part}.lua").read_text() for part in names))

@@ -1,13 +1,21 @@
--- Take a chunk for a worker, unless it is done, deleted or another worker's.
--- KEYS  manifest, committed, attempts, lease, chunk_index
--- ARGV  chunk, worker, lease in seconds, now
--- Returns what became of it ('mine', 'busy', 'done' or 'gone'), which attempt this is, and the chunk's entry in the index.
-local manifest, committed, attempts, lease, chunk_index = unpack(KEYS)
-local chunk, worker, seconds, now = unpack(ARGV)
-if redis.call('EXISTS', manifest) == 0 then return {'gone', 0, ''} end
-if redis.call('HEXISTS', committed, chunk) == 1 then return {'done', 0, ''} end
+-- Take a chunk for a worker, unless it is done, deleted, cancelled or another worker's. It counts as started until it is given back.
+-- KEYS  manifest, committed, attempts, starts, lease, chunk_index, enqueued
+-- ARGV  chunk, worker, lease in seconds
+-- Returns what became of it ('mine', 'busy', 'done' or 'gone'), which attempt this is, how often the chunk was started and
+-- not given back, its entry in the index, and the lane and time of its last message.
+local manifest, committed, attempts, starts, lease, chunk_index, enqueued = unpack(KEYS)
+local chunk, worker, seconds = unpack(ARGV)
+local state = redis.call('HGET', manifest, 'state')
+if not state or state == 'cancelled' then return {'gone', 0, 0, '', ''} end
+if redis.call('HEXISTS', committed, chunk) == 1 then return {'done', 0, 0, '', ''} end
 local holder = redis.call('GET', lease)
-if holder and holder ~= worker then return {'busy', 0, ''} end
+if holder and holder ~= worker then return {'busy', 0, 0, '', ''} end
 redis.call('SET', lease, worker, 'EX', seconds)
-redis.call('HSETNX', manifest, 'started_at', now)
-return {'mine', redis.call('HINCRBY', attempts, chunk, 1), redis.call('HGET', chunk_index, chunk) or ''}
+redis.call('HSETNX', manifest, 'started_at', now())
+return {
+  'mine',
+  redis.call('HINCRBY', attempts, chunk, 1),
+  redis.call('HINCRBY', starts, chunk, 1),
+  redis.call('HGET', chunk_index, chunk) or '',
+  redis.call('HGET', enqueued, chunk) or '',
+}

@@ -3,13 +3,12 @@
 
 local function part(key, n) return n == 0 and key or key .. ':' .. n end
 
--- Give a frame of so many parts another key, and `ttl` seconds to live ('0': for ever).
--- Return false, and do nothing, where a part of it is missing.
-local function move_frame(from, to, parts, ttl)
+-- Give a frame of so many parts another key, to stay. Return false, and do nothing, where a part of it is missing.
+local function move_frame(from, to, parts)
   for n = 0, parts - 1 do if redis.call('EXISTS', part(from, n)) == 0 then return false end end
   for n = 0, parts - 1 do
     redis.call('RENAME', part(from, n), part(to, n))
-    if ttl ~= '0' then redis.call('EXPIRE', part(to, n), ttl) else redis.call('PERSIST', part(to, n)) end
+    redis.call('PERSIST', part(to, n))
   end
   return true
 end

@@ -1,0 +1,38 @@
+"""What is noted of a committed chunk: the attempt that counts, and digests of its frames, by which damage shows."""
+
+from __future__ import annotations
+
+import zlib
+from typing import NamedTuple
+
+
+class CommittedFrames(NamedTuple):
+    """The attempt whose frames are stored and a digest of each; the digest of a frame that there is not is empty.
+
+    None where a version of fitq without digests has stored it.
+    """
+
+    attempt: int
+    results: str | None
+    traces: str | None
+
+    def matches(self, kind: str, frame: bytes | None) -> bool:
+        """Whether this is the frame of `results` or `traces` that was committed."""
+        expected = self.results if kind == "results" else self.traces
+        return expected is None or digest(frame or b"") == expected
+
+
+def digest(frame: bytes) -> str:
+    """Length and CRC-32 of a frame: nobody is kept from forging one, but one that is cut, swapped or flipped is found."""
+    return f"{len(frame)}-{zlib.crc32(frame):08x}" if frame else ""
+
+
+def entry(attempt: int, results: bytes, traces: bytes) -> str:
+    """The text that `parse` reads."""
+    return f"{attempt} {digest(results)} {digest(traces)}"
+
+
+def parse(value: bytes) -> CommittedFrames:
+    """A value of the hash of committed chunks."""
+    attempt, *digests = value.decode().split(" ")
+    return CommittedFrames(int(attempt), *(digests or (None, None)))
