@@ -44,9 +44,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             SettingsError: a value does not convert, or a name is misspelt; the text names the variable.
         """
         environment = os.environ if environment is None else environment
-        _check_names(environment, [PREFIX + field.upper() for field in cls.__struct_fields__])
-        names = [field for field in cls.__struct_fields__ if PREFIX + field.upper() in environment]
-        given = {name: environment[PREFIX + name.upper()] for name in names}
+        variables = {PREFIX + field.upper(): field for field in cls.__struct_fields__}
+        _check_names(environment, list(variables))
+        given = {field: environment[name] for name, field in variables.items() if name in environment}
         for name, text in given.items():
             try:
                 msgspec.convert({name: text}, cls, strict=False)

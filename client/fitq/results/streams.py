@@ -81,11 +81,12 @@ class InputOrder:
         self._held: list[pa.RecordBatch] = []
 
     def ready(self) -> Ready:
-        cancelled = self._is_cancelled()  # before the log: nothing is committed after that
+        # Asked for before the log: nothing is committed to a cancelled submission. What is partial needs no state.
+        state = "" if self._partial else ride_out(lambda: self._store.manifest(self._submission)).state
         self._look_at_log()
-        if self._turns is None:
+        if self._turns is None and state != "open":
             self._turns = self._order()
-        if self._turns and cancelled:
+        if self._turns and state == "cancelled":
             self._turns = deque(chunk for chunk in self._turns if chunk.number in self._committed)
         while self._turns and (portion := _portion(self._turns, self._kind.at_once, self._committed)):
             frames = _frames(self._store, self._submission, self._kind, portion)
@@ -93,18 +94,13 @@ class InputOrder:
             for batch in self._release(self._turns[0].first if self._turns else None):
                 yield str(self._cursor), batch
 
-    def _is_cancelled(self) -> bool:
-        return ride_out(lambda: self._store.manifest(self._submission)).state == "cancelled"
-
     def _look_at_log(self) -> None:
         while commits := ride_out(lambda: self._store.commits(self._submission, self._cursor)):
             self._committed |= {commit.number for commit in commits}
             self._cursor = commits[-1].cursor
 
-    def _order(self) -> deque[IndexedChunk] | None:
-        """The chunks by their first row; None while more may come that begin before some of these."""
-        if not self._partial and ride_out(lambda: self._store.manifest(self._submission)).state == "open":
-            return None
+    def _order(self) -> deque[IndexedChunk]:
+        """The chunks by their first row; asked for when no more may come that begin before some of these."""
         chunks = ride_out(lambda: self._store.index(self._submission))
         taken = [chunk for chunk in chunks if not self._partial or chunk.number in self._committed]
         return deque(sorted(taken, key=lambda chunk: chunk.first))

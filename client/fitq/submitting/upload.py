@@ -19,7 +19,7 @@ from fitq_shared.jobs.frames import shape_name
 from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.rows import Rows
 from fitq_shared.store.payload import Payload, payload_of
-from fitq_shared.store.submitting import SubmittingStore, cancelled, different_content, different_jobs
+from fitq_shared.store.submitting import SubmittingStore, different_content, different_jobs
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -62,8 +62,6 @@ def upload(store: SubmittingStore, submission: str, chunks: Iterable[Rows], job_
             if entry := known.get(chunk):
                 if entry.digest != payload.digest:
                     raise different_jobs(submission, payload.first, payload.last)
-            elif manifest.state == "cancelled":
-                raise cancelled(submission)
             elif manifest.state == "closed":
                 raise different_content(submission, f"it has {manifest.jobs} jobs, and the input has more")
             else:

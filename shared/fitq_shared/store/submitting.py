@@ -98,7 +98,7 @@ class SubmittingStore(Reader):
         if verdict == b"different":
             raise different_jobs(submission, payload.first, payload.last)
         if verdict == b"cancelled":
-            raise cancelled(submission)
+            raise _cancelled(submission)
         if verdict == b"closed":
             raise different_content(submission, f"it is complete, and has no jobs {payload.first} to {payload.last}")
         check_staged(verdict, self.settings)
@@ -123,7 +123,7 @@ class SubmittingStore(Reader):
         if verdict == b"gone":
             raise not_found(submission)
         if verdict == b"cancelled":
-            raise cancelled(submission)
+            raise _cancelled(submission)
 
     def cancel(self, submission: str) -> Manifest:
         """End a submission early: what is fitted stays, the rest is dropped; a finished one stays as it is.
@@ -227,13 +227,6 @@ class SubmittingStore(Reader):
             return [*single, *ids, *leases, *keys_of_parts(self._redis, frames)]
 
 
-def cancelled(submission: str) -> SubmissionCancelled:
-    """The error of jobs that are to be added to a cancelled submission."""
-    return SubmissionCancelled(
-        f"{submission} was cancelled and takes no more jobs; submit them anew, not under its key", submission
-    )
-
-
 def different_content(submission: str, what: str) -> DifferentContent:
     """The error of jobs that are not those of the submission."""
     return DifferentContent(
@@ -244,6 +237,13 @@ def different_content(submission: str, what: str) -> DifferentContent:
 def different_jobs(submission: str, first: int, last: int) -> DifferentContent:
     """The error of a chunk, from position `first` to `last` of the input, that is not the one the submission has."""
     return different_content(submission, f"jobs {first} to {last} of the input are not those it has")
+
+
+def _cancelled(submission: str) -> SubmissionCancelled:
+    """The error of jobs that are to be added to a cancelled submission."""
+    return SubmissionCancelled(
+        f"{submission} was cancelled and takes no more jobs; submit them anew, not under its key", submission
+    )
 
 
 def _id_entries(payload: Payload) -> list[Field]:

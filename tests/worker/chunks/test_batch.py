@@ -37,7 +37,7 @@ def chunk_of(*jobs: dict[str, Any], attempt: int = 1) -> Chunk:
 
 def fitted(*chunks: Chunk) -> list[Commit]:
     """What would be committed of chunks fitted together."""
-    return fit_together(chunks, max_attempts=3, device="cpu", renew=lambda: None)
+    return fit_together(chunks, max_attempts=3, device="cpu", check_claims=lambda: None)
 
 
 def results_of(commit: Commit) -> pa.RecordBatch:

@@ -73,17 +73,17 @@ def claim_companions(store: FittingStore, worker: str, first: Chunk) -> list[Chu
     return [chunk for chunk in found if chunk is not None and not chunk.problem]
 
 
-def fit_together(chunks: Sequence[Chunk], max_attempts: int, device: str, renew: Callable[[], None]) -> list[Commit]:
+def fit_together(chunks: Sequence[Chunk], max_attempts: int, device: str, check_claims: Callable[[], None]) -> list[Commit]:
     """What to commit of each chunk; the chunks agree in shape and are fitted as one batch.
 
     Raises:
-        ClaimLost: from `renew`.
+        ClaimLost: from `check_claims`.
     """
     started = time.monotonic()
     if problem := _problem(chunks[0], max_attempts):
         fitted = [_failed(chunks[0], problem, device)]
     else:
-        fitted = _fit(chunks, device, renew)
+        fitted = _fit(chunks, device, check_claims)
     seconds = (time.monotonic() - started) / sum(len(chunk.rows.jobs) for chunk in chunks)
     return [_commit(chunk, *frames, seconds * len(chunk.rows.jobs)) for chunk, frames in zip(chunks, fitted, strict=True)]
 
@@ -107,11 +107,11 @@ def _problem(chunk: Chunk, max_attempts: int) -> str:
     return chunk.problem
 
 
-def _fit(chunks: Sequence[Chunk], device: str, renew: Callable[[], None]) -> list[Fitted]:
+def _fit(chunks: Sequence[Chunk], device: str, check_claims: Callable[[], None]) -> list[Fitted]:
     """The results of each chunk; failed jobs where the engine raises, so that the submission comes to its end."""
     jobs, sets = join([chunk.rows for chunk in chunks])
     try:
-        return _split(fit(jobs, device, sets=sets, on_block=renew), chunks)
+        return _split(fit(jobs, device, sets=sets, on_block=check_claims), chunks)
     except ClaimLost:
         raise
     except torch.AcceleratorError:
@@ -120,7 +120,7 @@ def _fit(chunks: Sequence[Chunk], device: str, renew: Callable[[], None]) -> lis
         os._exit(DEVICE_FAILED_STATUS)
     except Exception as error:
         if len(chunks) > 1:
-            return [fitted for chunk in chunks for fitted in _fit([chunk], device, renew)]
+            return [fitted for chunk in chunks for fitted in _fit([chunk], device, check_claims)]
         _log.exception("%s: the engine failed", chunks[0])
         return [_failed(chunks[0], f"the engine failed: {type(error).__name__}: {error}", device)]
 

@@ -15,7 +15,7 @@ from fitq_shared.errors import ClaimLost, ResultsUnreachable, ServerError
 from fitq_shared.queue import FIT_CHUNK, INTERACTIVE_LANE
 from fitq_shared.settings import Settings
 from fitq_shared.store.fitting import Commit, FittingStore
-from fitq_shared.waiting import attempts
+from fitq_shared.waiting import attempts, persist
 from fitq_worker.chunks.leases import Leases
 from fitq_worker.fleet.devices import DEVICE_FAILED_STATUS, DEVICE_VARIABLE
 from fitq_worker.fleet.logs import configure_logging
@@ -101,15 +101,19 @@ def _commit_patiently(store: FittingStore, chunk: Chunk, commit: Commit, leases:
         ResultsUnreachable: files could not be written for FILES_PATIENCE_SECONDS.
     """
     give_up = time.monotonic() + FILES_PATIENCE_SECONDS
-    for _ in attempts(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS):
-        try:
-            return store.commit(chunk.submission, chunk.number, commit)
-        except ServerError as error:
-            if isinstance(error, ResultsUnreachable) and time.monotonic() > give_up:
-                raise
-            _log.warning("%s: commit failed, trying again: %s", chunk, error)
+
+    def wait_or_give_up(error: Exception) -> None:
+        if isinstance(error, ResultsUnreachable) and time.monotonic() > give_up:
+            raise error
+        _log.warning("%s: commit failed, trying again: %s", chunk, error)
         leases.check()
-    raise AssertionError("attempts without a deadline do not end")
+
+    return persist(
+        lambda: store.commit(chunk.submission, chunk.number, commit),
+        ServerError,
+        attempts(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS),
+        wait_or_give_up,
+    )
 
 
 def _device() -> str:

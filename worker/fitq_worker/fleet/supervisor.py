@@ -111,7 +111,7 @@ def supervise(settings: Settings, workers: Sequence[WorkerProcess]) -> int:
         for worker in workers:
             worker.start_if_due()
         stop.wait(POLL_SECONDS)
-    if not reconciler.is_alive() and reconciler.failure is not None:
+    if reconciler.failure is not None:
         return _give_up(workers, reconciler.failure)
     reconciler.stop()
     return _drain(workers, stop)

@@ -153,12 +153,13 @@ def _place(robust: Robust, points: Standardised, indices: Tensor, found: Tensor)
 
 def _improve(robust: Robust) -> Robust:
     """Descend further with the few fits of huber whose interior-point method got stuck."""
-    stuck = (robust.gap_at(robust.w) > _POOR_GAP).nonzero()[:, 0]
+    gap = robust.gap_at(robust.w)
+    stuck = (gap > _POOR_GAP).nonzero()[:, 0]
     if robust.loss != "huber" or not len(stuck):
         return robust
     points = take(robust.points, stuck)
     better = _place(robust, points, stuck, newton.descend(points, SHAPES[robust.loss], robust.w[:, stuck]))
-    use = better.gap_at(better.w) < robust.gap_at(robust.w)
+    use = better.gap_at(better.w) < gap
     return better._replace(w=torch.where(use, better.w, robust.w), theta=torch.where(use, better.theta, robust.theta))
 
 
