@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 import psutil
@@ -22,6 +22,7 @@ from fitq_shared.settings import Settings
 from fitq_shared.store.keys import SubmissionKeys
 from fitq_shared.store.payload import payload_of
 from fitq_shared.store.submitting import SubmittingStore
+from fitq_worker.chunks.isolation import parse_trials
 
 if TYPE_CHECKING:
     from tests.conftest import Server, Worker
@@ -73,6 +74,12 @@ class Fleet(NamedTuple):
         attempts = SubmissionKeys(self.store.settings.namespace, name).attempts
         self.wait_until(lambda: self.redis_client.hget(attempts, "0") == b"%d" % attempt)
 
+    def part_tried(self, name: str) -> range:
+        """The rows of the first chunk that a worker is fitting after a death; none before."""
+        note = cast("bytes | None", self.redis_client.hget(SubmissionKeys(self.store.settings.namespace, name).trials, "0"))
+        trials = parse_trials(note or b"", JOBS_PER_CHUNK)
+        return next((range(*part) for part in trials.parts(JOBS_PER_CHUNK) if part[0] == trials.trying), range(0))
+
     def results(self, name: str) -> list[pa.RecordBatch]:
         """The result frames in the order of the chunks."""
         found = (self.store.result_frame(name, chunk) for chunk in range(self.store.manifest(name).chunks))
@@ -96,7 +103,7 @@ def jobs_of(chunk: int, **fields: object) -> pa.RecordBatch:
 
 @pytest.fixture(scope="session")
 def hasty_settings(server: Server) -> Settings:
-    """Settings under which a worker is soon taken for dead, and a chunk given up after two attempts."""
+    """Settings under which a worker is soon taken for dead, and a job given up after two deaths."""
     return Settings(redis_url=server.url, namespace="hasty", lease_seconds=3, max_attempts=2)
 
 

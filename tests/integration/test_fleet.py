@@ -103,23 +103,35 @@ def test_results_in_files_survive_a_killed_process_too(
     assert list(fleet.redis_client.scan_iter(f"{settings.namespace}:*:results:*")) == []
 
 
-def test_a_chunk_that_always_kills_its_process_ends_as_errors(fleet: Fleet) -> None:
-    """After the last attempt its jobs are given up; the other chunks finish."""
+def test_a_job_that_always_kills_its_process_ends_as_an_error_and_no_other_does(
+    fleet: Fleet, jobs_of: Callable[..., pa.RecordBatch]
+) -> None:
+    """Its chunk is fitted in ever smaller parts until the job is alone; what was fitted beside it has the usual bits."""
+    deadly, attempts = 2, SubmissionKeys(fleet.store.settings.namespace, "deadly").attempts
     fleet.submit("deadly", chunks=2)
-    for attempt in (1, 2):
-        fleet.wait_until_claimed("deadly", attempt)
-        fleet.kill_fitting_process()
-    fleet.wait_until_finished("deadly")
-    deadly, harmless = fleet.results("deadly")
-    assert deadly["status"].to_pylist() == [Status.ERROR] * JOBS_PER_CHUNK
-    assert "2 workers ended" in deadly["message"][0].as_py()
-    assert deadly["id"].to_pylist() == ["0", "1", "2", "3"]
-    assert Status.ERROR not in harmless["status"].to_pylist()
-    assert fleet.store.manifest("deadly").done_jobs == 2 * JOBS_PER_CHUNK
+    killed_at: list[object] = []
+
+    def kill_where_it_is_fitted() -> bool:
+        attempt, part = fleet.redis_client.hget(attempts, "0"), fleet.part_tried("deadly")
+        if attempt not in (None, *killed_at) and deadly in (part if killed_at else range(JOBS_PER_CHUNK)):
+            fleet.kill_fitting_process()
+            killed_at.append(attempt)
+        return fleet.store.manifest("deadly").finished
+
+    fleet.wait_until(kill_where_it_is_fitted)
+    assert killed_at == [b"1", b"2", b"3"]
+    first, _ = fleet.results("deadly")
+    assert first["id"].to_pylist() == ["0", "1", "2", "3"]
+    assert "3 workers ended" in first["message"][deadly].as_py()
+    manifest = fleet.store.manifest("deadly")
+    assert (manifest.done_jobs, manifest.statuses[Status.ERROR]) == (2 * JOBS_PER_CHUNK, 1)
+    expected = fit(jobs_of(0)).results
+    for row in (0, 1, 3):
+        assert first.drop_columns(["chunk"]).slice(row, 1) == expected.drop_columns(["chunk"]).slice(row, 1)
 
 
 def test_a_chunk_that_the_engine_refuses_ends_as_errors(fleet: Fleet, jobs_of: Callable[..., pa.RecordBatch]) -> None:
-    """An exception of the engine is the message of every job of the chunk."""
+    """An exception of the engine is the message of every job at which it is raised."""
     jobs = jobs_of(0, **QUICK)
     column = jobs.schema.get_field_index("optimizer")
     refused = jobs.set_column(column, jobs.schema.field("optimizer"), pa.array(["unheard-of"] * JOBS_PER_CHUNK))

@@ -29,6 +29,8 @@ class Claim(NamedTuple):
     attempt: int
     starts: int
     entry: IndexedChunk
+    #: What `note_trial` noted last of this chunk; empty where no worker has died with it.
+    trial: bytes = b""
     sets_frame: bytes | None = None
 
 
@@ -54,6 +56,7 @@ class FittingStore(Reader):
         super().__init__(settings)
         self._claim = load_script(self._redis, "claim")
         self._give_back = load_script(self._redis, "give_back")
+        self._note_trial = load_script(self._redis, "note_trial")
         self._renew = load_script(self._redis, "renew")
         self._commit = load_script(self._redis, "commit", frames=True)
 
@@ -64,10 +67,11 @@ class FittingStore(Reader):
         """
         names = self._keys(submission)
         touched = [names.manifest, names.committed, names.attempts, names.starts, names.lease(chunk), names.chunk_index]
+        touched += [names.enqueued, names.trials]
         with self._server():
-            verdict, attempt, starts, value, message = cast(
-                "tuple[bytes, int, int, bytes, bytes]",
-                self._claim(keys=[*touched, names.enqueued], args=[chunk, worker, self.settings.lease_seconds]),
+            verdict, attempt, starts, value, message, trial = cast(
+                "tuple[bytes, int, int, bytes, bytes, bytes]",
+                self._claim(keys=touched, args=[chunk, worker, self.settings.lease_seconds]),
             )
             if verdict != b"mine":
                 return None
@@ -77,13 +81,19 @@ class FittingStore(Reader):
             entry = indexed_chunk(chunk, value)
             sets = [names.shared_sets(entry.sets_digest)] if entry.sets_digest else []
             jobs_frame, *sets_frames = get_frames(self._redis, [names.jobs(chunk), *sets])
-        return Claim(jobs_frame or b"", attempt, starts, entry, *sets_frames)
+        return Claim(jobs_frame or b"", attempt, starts, entry, trial, *sets_frames)
 
     def give_back(self, submission: str, chunk: int, worker: str) -> None:
         """End a claim without results; the worker lives, so that this attempt does not count as a death."""
         names = self._keys(submission)
         with self._server():
             self._give_back(keys=[names.manifest, names.committed, names.starts, names.lease(chunk)], args=[chunk, worker])
+
+    def note_trial(self, submission: str, chunk: int, worker: str, trial: bytes) -> None:
+        """Let the next claim of this chunk have `trial`, should the worker die; nothing where the chunk is not its own."""
+        names = self._keys(submission)
+        with self._server():
+            self._note_trial(keys=[names.trials, names.lease(chunk)], args=[chunk, worker, trial])
 
     def take_offers(self, shape: str, submission: str, chunk: int) -> list[tuple[str, int]]:
         """Chunks of this shape to fit together with this one, as submission and number; nobody else is offered them."""
@@ -112,7 +122,7 @@ class FittingStore(Reader):
         names, frames = self._keys(submission), (commit.results, commit.traces) if in_redis else (b"", b"")
         touched = [names.manifest, names.committed, names.log, names.lease(chunk), names.enqueued, names.attempts]
         staged = [names.staged(kind, chunk, commit.attempt) for kind in ("results", "traces")]
-        touched += [names.starts, names.jobs(chunk), *staged, names.results(chunk), names.traces(chunk)]
+        touched += [names.starts, names.trials, names.jobs(chunk), *staged, names.results(chunk), names.traces(chunk)]
         touched.append(keys.expiries(self.settings.namespace))
         parts = [part_count(frame) if frame else 0 for frame in frames]
         entry = committed.entry(commit.attempt, commit.results, commit.traces)

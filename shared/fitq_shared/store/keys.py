@@ -51,6 +51,11 @@ class SubmissionKeys(NamedTuple):
         return f"{self._base}:starts"
 
     @property
+    def trials(self) -> str:
+        """Hash: chunk number -> what is known of the jobs with which its workers died."""
+        return f"{self._base}:trials"
+
+    @property
     def log(self) -> str:
         """Stream: one entry per commit, in the order of completion."""
         return f"{self._base}:log"

@@ -198,7 +198,7 @@ class SubmittingStore(Reader):
             digests = [digest.decode() for digest in cast("set[bytes]", self._redis.smembers(names.sets))]
             frames = [*map(names.jobs, range(manifest.chunks)), *map(names.shared_sets, digests)]
             dropped = [*map(names.lease, range(manifest.chunks)), *keys_of_parts(self._redis, frames)]
-            for some in _portions([names.attempts, names.starts, *dropped]):
+            for some in _portions([names.attempts, names.starts, names.trials, *dropped]):
                 self._redis.unlink(*some)
 
     def delete_expired(self) -> list[str]:
@@ -222,7 +222,8 @@ class SubmittingStore(Reader):
         frames = [name(chunk) for chunk in range(manifest.chunks) for name in (names.jobs, names.results, names.traces)]
         frames += [names.shared_sets(digest) for digest in digests]
         leases, ids = map(names.lease, range(manifest.chunks)), map(names.ids, range(BUCKETS))
-        single = [names.chunk_index, names.committed, names.enqueued, names.attempts, names.starts, names.log, names.sets]
+        single = [names.chunk_index, names.committed, names.enqueued, names.attempts, names.starts, names.trials]
+        single += [names.log, names.sets]
         with self._server():
             return [*single, *ids, *leases, *keys_of_parts(self._redis, frames)]
 

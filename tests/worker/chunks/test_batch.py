@@ -30,14 +30,14 @@ def jobs_of(*jobs: dict[str, Any]) -> pa.RecordBatch:
     return jobs_batch([msgspec.convert(job, FitJob).checked() for job in jobs])
 
 
-def chunk_of(*jobs: dict[str, Any], attempt: int = 1) -> Chunk:
-    """A chunk of these jobs, all earlier attempts of which have killed their workers."""
-    return Chunk("sub", 7, attempt, attempt, Rows(jobs_of(*jobs)))
+def chunk_of(*jobs: dict[str, Any], starts: int = 1, trial: bytes = b"") -> Chunk:
+    """A chunk of these jobs, all earlier starts of which have killed their workers."""
+    return Chunk("sub", 7, starts, starts, Rows(jobs_of(*jobs)), trial=trial)
 
 
 def fitted(*chunks: Chunk) -> list[Commit]:
     """What would be committed of chunks fitted together."""
-    return fit_together(chunks, max_attempts=3, device="cpu", check_claims=lambda: None)
+    return fit_together(chunks, max_attempts=3, device="cpu", check_claims=lambda: None, note_trial=lambda trial: None)
 
 
 def results_of(commit: Commit) -> pa.RecordBatch:
@@ -84,15 +84,16 @@ def test_statuses_are_counted_for_each_chunk() -> None:
 
 
 def test_a_chunk_that_the_engine_refuses_takes_no_other_with_it() -> None:
-    """They are fitted one by one then."""
-    refused = chunk_of(EXPLICIT)
+    """They are fitted without it then; each keeps its traces."""
+    refused = chunk_of(EXPLICIT, EXPLICIT)
     jobs = refused.rows.jobs
     column = jobs.schema.get_field_index("y")
-    jobs = jobs.set_column(column, jobs.schema.field(column), pa.array([[1.0]], pa.list_(pa.float64())))
+    jobs = jobs.set_column(column, jobs.schema.field(column), pa.array([[1.0], EXPLICIT["y"]], pa.list_(pa.float64())))
     good, bad = fitted(chunk_of(GENERATED), refused._replace(rows=Rows(jobs)))
     assert results_of(good)["status"].to_pylist() == [Status.MAX_STEPS]
-    assert results_of(bad)["status"].to_pylist() == [Status.ERROR]
+    assert results_of(bad)["status"].to_pylist() == [Status.ERROR, Status.MAX_STEPS]
     assert "the engine failed" in results_of(bad)["message"][0].as_py()
+    assert decode(bad.traces, TRACE_SCHEMA).slice(1) == fit(jobs.slice(1)).traces
 
 
 def test_waiting_chunks_of_the_same_shape_are_claimed_along(fitting: FittingStore, offered: list[str]) -> None:

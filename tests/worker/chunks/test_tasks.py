@@ -38,7 +38,7 @@ def fail(*arguments, **options):
 
 batch.fit = fail
 rows = Rows(jobs_batch([FitJob(polynomial=[1.0, 2.0]).checked()]))
-batch.fit_together([batch.Chunk("sub", 0, 1, 1, rows)], 3, "cuda:0", lambda: None)
+batch.fit_together([batch.Chunk("sub", 0, 1, 1, rows)], 3, "cuda:0", lambda: None, lambda trial: None)
 """
 
 
@@ -60,7 +60,7 @@ def test_a_process_whose_device_does_not_work_ends_before_it_takes_a_chunk() -> 
 def test_a_process_whose_device_fails_during_a_fit_ends_without_results() -> None:
     """Such an error stays in the process; the chunk runs again in a fresh one."""
     done = run(FIT_ON_A_FAILING_DEVICE)
-    assert (done.returncode, "sub chunk 0: the device failed" in done.stderr) == (DEVICE_FAILED_STATUS, True)
+    assert (done.returncode, "the device failed, this process ends" in done.stderr) == (DEVICE_FAILED_STATUS, True)
 
 
 @pytest.fixture

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from fitq_shared.errors import ClaimLost, FitqError, FrameError
+from fitq_shared.errors import FitqError, FrameError
 from fitq_shared.jobs.columns import replace_columns
 from fitq_shared.jobs.frames import decode, encode, shape_name
 from fitq_shared.jobs.rows import Rows, join
 from fitq_shared.jobs.schemas import JOB_SCHEMA, SETS_SCHEMA
 from fitq_shared.store.fitting import Claim, Commit, FittingStore
+from fitq_worker.chunks.isolation import after_death, failed, fit_all, fit_in_parts, parse_trials
 from fitq_worker.chunks.unreadable import recover_jobs
 from fitq_worker.engine import Fitted, fit
-from fitq_worker.engine.outcome.framing import empty_traces, error_results
-from fitq_worker.fleet.devices import DEVICE_FAILED_STATUS
 
 _log = logging.getLogger(__name__)
 
@@ -35,8 +32,10 @@ class Chunk(NamedTuple):
     #: This attempt and those whose workers died.
     starts: int
     rows: Rows
-    #: Why its jobs cannot be read; empty where they can.
+    #: Why its jobs are not to be fitted; empty where they are.
     problem: str = ""
+    #: What was noted when its last worker died, for `parse_trials`.
+    trial: bytes = b""
 
     def __str__(self) -> str:
         return f"{self.submission} chunk {self.number}"
@@ -47,13 +46,15 @@ def claim_chunk(store: FittingStore, worker: str, submission: str, number: int) 
     claim = store.claim(submission, number, worker)
     if claim is None:
         return None
+    claimed = Chunk(submission, number, claim.attempt, claim.starts, Rows(recover_jobs(b"", claim.entry)), trial=claim.trial)
+    if not claim.trial and claim.starts > max(store.settings.max_attempts, 2):
+        # From the second start on trials are noted as soon as the jobs are read: it is reading them that kills.
+        return claimed._replace(problem=f"given up: {claim.starts - 1} workers ended while they read the jobs of this chunk")
     try:
-        return Chunk(submission, number, claim.attempt, claim.starts, _read(claim))
+        return claimed._replace(rows=_read(claim))
     except FrameError as error:
-        jobs = recover_jobs(claim.jobs_frame, claim.entry)
-        return Chunk(
-            submission, number, claim.attempt, claim.starts, Rows(jobs), f"the jobs of this chunk cannot be read: {error}"
-        )
+        rows = Rows(recover_jobs(claim.jobs_frame, claim.entry))
+        return claimed._replace(rows=rows, problem=f"the jobs of this chunk cannot be read: {error}")
 
 
 def claim_companions(store: FittingStore, worker: str, first: Chunk) -> list[Chunk]:
@@ -73,19 +74,26 @@ def claim_companions(store: FittingStore, worker: str, first: Chunk) -> list[Chu
     return [chunk for chunk in found if chunk is not None and not chunk.problem]
 
 
-def fit_together(chunks: Sequence[Chunk], max_attempts: int, device: str, check_claims: Callable[[], None]) -> list[Commit]:
+def fit_together(
+    chunks: Sequence[Chunk],
+    max_attempts: int,
+    device: str,
+    check_claims: Callable[[], None],
+    note_trial: Callable[[bytes], None],
+) -> list[Commit]:
     """What to commit of each chunk; the chunks agree in shape and are fitted as one batch.
+
+    A chunk with which workers died is alone and fitted in parts, each of which is given to `note_trial` before.
 
     Raises:
         ClaimLost: from `check_claims`.
     """
     started = time.monotonic()
-    if problem := _problem(chunks[0], max_attempts):
-        fitted = [_failed(chunks[0], problem, device)]
-    else:
-        fitted = _fit(chunks, device, check_claims)
-    seconds = (time.monotonic() - started) / sum(len(chunk.rows.jobs) for chunk in chunks)
-    return [_commit(chunk, *frames, seconds * len(chunk.rows.jobs)) for chunk, frames in zip(chunks, fitted, strict=True)]
+    rows = join([chunk.rows for chunk in chunks])
+    fitted = _fit(chunks[0], rows, max_attempts, device, check_claims, note_trial)
+    seconds = (time.monotonic() - started) / len(rows.jobs)
+    parts = zip(chunks, _split(fitted, chunks), strict=True)
+    return [_commit(chunk, *frames, seconds * len(chunk.rows.jobs)) for chunk, frames in parts]
 
 
 def _read(claim: Claim) -> Rows:
@@ -100,29 +108,26 @@ def _read(claim: Claim) -> Rows:
     return Rows(decode(claim.jobs_frame, JOB_SCHEMA), sets)
 
 
-def _problem(chunk: Chunk, max_attempts: int) -> str:
-    """Why the chunk is not to be fitted; empty where it is."""
-    if chunk.starts > max_attempts:
-        return f"given up: {chunk.starts - 1} workers ended while they fitted the chunk of this job"
-    return chunk.problem
+def _fit(
+    first: Chunk,
+    rows: Rows,
+    max_attempts: int,
+    device: str,
+    check_claims: Callable[[], None],
+    note_trial: Callable[[bytes], None],
+) -> Fitted:
+    """The results of all rows, which are those of the first chunk and its companions."""
+    if first.problem:
+        return failed(rows.jobs, first.problem, device)
 
+    def fit_rows(some: Rows) -> Fitted:
+        return fit(some.jobs, device, sets=some.sets, on_block=check_claims)
 
-def _fit(chunks: Sequence[Chunk], device: str, check_claims: Callable[[], None]) -> list[Fitted]:
-    """The results of each chunk; failed jobs where the engine raises, so that the submission comes to its end."""
-    jobs, sets = join([chunk.rows for chunk in chunks])
-    try:
-        return _split(fit(jobs, device, sets=sets, on_block=check_claims), chunks)
-    except ClaimLost:
-        raise
-    except torch.AcceleratorError:
-        # The process cannot use its device again: a fresh one gets the chunk, up to the limit of attempts.
-        _log.exception("%s: the device failed, this process ends", chunks[0])
-        os._exit(DEVICE_FAILED_STATUS)
-    except Exception as error:
-        if len(chunks) > 1:
-            return [fitted for chunk in chunks for fitted in _fit([chunk], device, check_claims)]
-        _log.exception("%s: the engine failed", chunks[0])
-        return [_failed(chunks[0], f"the engine failed: {type(error).__name__}: {error}", device)]
+    deaths = first.starts - 1
+    if not deaths:
+        return fit_all(rows, fit_rows, device)
+    trials = after_death(parse_trials(first.trial, len(rows.jobs)), len(rows.jobs), deaths, max_attempts)
+    return fit_in_parts(rows, trials, deaths, fit_rows, device, note_trial)
 
 
 def _split(fitted: Fitted, chunks: Sequence[Chunk]) -> list[Fitted]:
@@ -130,12 +135,6 @@ def _split(fitted: Fitted, chunks: Sequence[Chunk]) -> list[Fitted]:
     lengths = [len(chunk.rows.jobs) for chunk in chunks]
     starts = np.cumsum([0, *lengths[:-1]]).tolist()
     return [Fitted(*(frame.slice(start, length) for frame in fitted)) for start, length in zip(starts, lengths, strict=True)]
-
-
-def _failed(chunk: Chunk, message: str, device: str) -> Fitted:
-    """Results that say `message` of every job, and no traces."""
-    jobs = chunk.rows.jobs
-    return Fitted(error_results(jobs, message, device), empty_traces(jobs.slice(0, 0)))
 
 
 def _commit(chunk: Chunk, results: pa.RecordBatch, traces: pa.RecordBatch, seconds: float) -> Commit:

@@ -55,7 +55,8 @@ def fit_chunk(task: Any, submission: str, chunk: int) -> Summary:
     leases = Leases(store, worker, chunks)
     try:
         with leases:
-            commits = batch.fit_together(chunks, store.settings.max_attempts, _device(), leases.check)
+            note_trial = functools.partial(store.note_trial, submission, chunk, worker)
+            commits = batch.fit_together(chunks, store.settings.max_attempts, _device(), leases.check, note_trial)
             pairs = zip(chunks, commits, strict=True)
             summaries = [_commit(store, chunk, commit, len(chunks), leases) for chunk, commit in pairs]
     except (ClaimLost, ServerError) as error:

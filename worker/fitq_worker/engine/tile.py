@@ -24,8 +24,8 @@ from fitq_worker.engine.plan import Plan
 from fitq_worker.engine.samples.reduction import Reduced
 from fitq_worker.engine.samples.sets import Tile
 
-#: Fits are descended together as long as the losses they keep, and the tables of their schedules, hold no more numbers
-#: than this: 256 MiB of float32.
+#: Fits are descended together as long as the losses they keep, the tables of their schedules, and what restarts repeat of
+#: their problem hold no more numbers than this: 256 MiB of float32.
 DESCENT_NUMBERS = 1 << 26
 #: Numbers of a schedule for each step, at most: the factor of the learning rate and three of the optimizer.
 _TABLE_COLUMNS = 4
@@ -58,39 +58,49 @@ def _objective(tile: Tile, plan: Plan, reduced: Reduced) -> Objective:
 def descend_best(rows: Rows, plan: Plan, objective: Objective, starts: Starts) -> tuple[Ended, Traces]:
     """Descend from every start and keep the lowest end of each fit; `rows` are those of the plan's jobs that are fitted."""
     problem, unit = objective.problem(), objective.loss_unit
+    descent, traces = _descend(rows, plan, problem, starts, unit)
     if starts.fit is None:
-        descent, traces = _descend(rows, plan, problem, starts.w, unit)
         return Ended(starts.w.double(), descent.w.double(), descent.steps_made, descent.end, starts.turn), traces
-    fit = torch.from_numpy(starts.fit).to(unit.device)
-    problem = type(problem)(*(field[..., fit] for field in problem))
-    descent, traces = _descend(rows[starts.fit], plan, problem, starts.w, unit[fit])
-    final = value_at(plan.shape["loss"], descent.w.double(), problem)
-    lowest = find_lowest(final.cpu().numpy(), starts.fit)
+    lowest = find_lowest(_final_losses(rows, plan, problem, starts, descent.w), starts.fit)
     best = torch.from_numpy(lowest).to(unit.device)
     w, steps_made, end = descent.w[:, best].double(), descent.steps_made[best], descent.end[best]
     return Ended(starts.w[:, best].double(), w, steps_made, end, starts.turn[best]), traces.take(lowest)
 
 
-def _descend(rows: Rows, plan: Plan, problem: Problem, start: Tensor, unit: Tensor) -> tuple[Descent, Traces]:
-    """Descend `plan.width` fits at a time; `unit` is that of the loss in units of y, (B,)."""
-    start = start.to(getattr(torch, plan.shape["dtype"]))
+def _descend(rows: Rows, plan: Plan, problem: Problem, starts: Starts, unit: Tensor) -> tuple[Descent, Traces]:
+    """Descend `plan.width` starts at a time; `unit` is that of the loss in units of y, (B,)."""
+    start = starts.w.to(getattr(torch, plan.shape["dtype"]))
     problem = type(problem)(*(field.to(start.dtype) for field in problem))
     loss, optimizer = plan.shape["loss"], plan.shape["optimizer"]
     parts, traces = [], []
-    for some in _slices(rows, plan):
-        hyper = {name: values[rows[some]] for name, values in plan.hyper.items()}
-        part = type(problem)(*(field[..., some].contiguous() for field in problem))
-        fits, schedule = _fits(optimizer, hyper, start), _schedule(plan, rows[some], part)
+    for some, fits_of in _slices(rows, plan, problem, starts):
+        these = rows[fits_of]
+        hyper = {name: values[these] for name, values in plan.hyper.items()}
+        part = _take(problem, fits_of)
+        fits, schedule = _fits(optimizer, hyper, start), _schedule(plan, these, part)
         steps, entries = find_recorded(plan.shape["trace"], hyper["steps"])
         begin = start[:, some].contiguous()
         end = plan.descend(Batch(part, begin, fits, schedule, _criteria(hyper, part, begin, loss), steps))
         losses = end.losses if entries is None else end.losses.gather(0, torch.from_numpy(entries).to(start.device))
-        traces.append(scale(losses, unit[some]))
+        traces.append(scale(losses, unit[fits_of]))
         parts.append(end._replace(losses=losses[:0]))
     if len(parts) == 1:
         return parts[0], traces[0]
     fields = (torch.cat(field, dim=-1) for field in zip(*parts, strict=True))
     return Descent(*fields), join_traces(traces)
+
+
+def _final_losses(rows: Rows, plan: Plan, problem: Problem, starts: Starts, w: Tensor) -> NDArray[np.float64]:
+    """The loss at which each start ended, (S,), in float64."""
+    slices = _slices(rows, plan, problem, starts)
+    losses = [value_at(plan.shape["loss"], w[:, some].double(), _take(problem, fits_of)) for some, fits_of in slices]
+    return np.asarray(torch.cat(losses).cpu())
+
+
+def _take(problem: Problem, fits_of: slice | Rows) -> Problem:
+    """The problem of some fits, one after the other in memory."""
+    some = fits_of if isinstance(fits_of, slice) else torch.from_numpy(fits_of).to(problem.target.device)
+    return type(problem)(*(field[..., some].contiguous() for field in problem))
 
 
 def _criteria(hyper: Hyper, problem: Problem, start: Tensor, loss: str) -> Criteria:
@@ -122,19 +132,22 @@ def _schedule(plan: Plan, rows: Rows, problem: Problem) -> Schedule:
     return Schedule(schedule.table, torch.zeros(batch, dtype=torch.int64, device=device))
 
 
-def _slices(rows: Rows, plan: Plan) -> Iterator[slice]:
-    """Slices of at most `plan.width` fits; of fewer where what they keep would not fit into memory."""
-    start, end = 0, len(rows)
-    while start < end:
-        stop = min(start + plan.width, end)
-        while stop - start > 1 and _count_numbers(rows[start:stop], plan) > DESCENT_NUMBERS:
-            stop = start + (stop - start) // 2
-        yield slice(start, stop)
-        start = stop
+def _slices(rows: Rows, plan: Plan, problem: Problem, starts: Starts) -> Iterator[tuple[slice, slice | Rows]]:
+    """At most `plan.width` starts, and the fits they are of; fewer where what they keep would not fit into memory."""
+    # Restarts of a fit share its problem until they are descended.
+    repeated = 0 if starts.fit is None else sum(field[..., 0].numel() for field in problem)
+    fit, begin, count = np.arange(starts.w.shape[1]) if starts.fit is None else starts.fit, 0, starts.w.shape[1]
+    while begin < count:
+        end = min(begin + plan.width, count)
+        while end - begin > 1 and _count_numbers(rows[fit[begin:end]], plan, repeated) > DESCENT_NUMBERS:
+            end = begin + (end - begin) // 2
+        some = slice(begin, end)
+        yield some, some if starts.fit is None else fit[some]
+        begin = end
 
 
-def _count_numbers(rows: Rows, plan: Plan) -> int:
-    """The losses that fits record together, or the entries of the tables of their schedules, whichever are more."""
+def _count_numbers(rows: Rows, plan: Plan, repeated: int) -> int:
+    """The losses that fits record together, the entries of the tables of their schedules, or what is `repeated` for each."""
     steps = plan.hyper["steps"][rows]
     losses = len(find_recorded(plan.shape["trace"], steps)[0]) * len(steps)
-    return max(losses, plan.combinations.take(rows).width * int(steps.max()) * _TABLE_COLUMNS)
+    return max(losses, plan.combinations.take(rows).width * int(steps.max()) * _TABLE_COLUMNS, repeated * len(steps))
