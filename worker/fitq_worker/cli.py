@@ -49,7 +49,14 @@ def main() -> None:
     type=click.IntRange(min=1),
     help="Worker processes for each device. By default one on a GPU and one for each usable core on the CPU.",
 )
-def start(device: str, processes: int | None) -> None:
+@command_line.option(
+    "--memory",
+    type=click.FloatRange(min=0.5),
+    metavar="GIB",
+    help="Memory that each of them may use; a fit that needs more ends as an error. By default they share 90% of the "
+    "machine's, or of the container's, and on a GPU there is no limit.",
+)
+def start(device: str, processes: int | None, memory: float | None) -> None:
     """Start worker processes and look after them until TERM or Ctrl-C."""
     from fitq_shared.settings import Settings, mask_password
     from fitq_worker.fleet.devices import choose_devices, cuda_devices
@@ -59,7 +66,7 @@ def start(device: str, processes: int | None) -> None:
     settings = Settings.from_environment()
     devices = choose_devices(device, cuda_devices())
     configure_logging()
-    workers = start_workers(devices, processes)
+    workers = start_workers(devices, processes, None if memory is None else int(memory * 2**30))
 
     from fitq_shared.queue import LANES  # imports what takes longer than to start a process
 

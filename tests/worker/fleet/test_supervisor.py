@@ -17,7 +17,7 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> WorkerProcess:
     """A worker process that ends at once, whatever is done."""
     monkeypatch.setattr(supervisor, "_command", lambda node: [sys.executable, "-c", "raise SystemExit(7)"])
     monkeypatch.setattr(supervisor, "FIRST_RESTART_SECONDS", 0.05)
-    return WorkerProcess("cpu-0", CPU, threads=1)
+    return WorkerProcess("cpu-0", CPU, threads=1, memory=0)
 
 
 def test_a_process_that_ends_is_restarted_with_growing_delay(dying: WorkerProcess, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,7 +16,7 @@ from fitq_shared.jobs.frames import decode, encode, shape_name
 from fitq_shared.jobs.rows import Rows, join
 from fitq_shared.jobs.schemas import JOB_SCHEMA, SETS_SCHEMA
 from fitq_shared.store.fitting import Claim, Commit, FittingStore
-from fitq_worker.chunks.isolation import after_death, failed, fit_all, fit_in_parts, parse_trials
+from fitq_worker.chunks.isolation import MAX_DEATHS, after_death, failed, fit_all, fit_in_parts, parse_trials
 from fitq_worker.chunks.unreadable import recover_jobs
 from fitq_worker.engine import Fitted, fit
 
@@ -47,9 +47,9 @@ def claim_chunk(store: FittingStore, worker: str, submission: str, number: int) 
     if claim is None:
         return None
     claimed = Chunk(submission, number, claim.attempt, claim.starts, Rows(recover_jobs(b"", claim.entry)), trial=claim.trial)
-    if not claim.trial and claim.starts > max(store.settings.max_attempts, 2):
-        # From the second start on trials are noted as soon as the jobs are read: it is reading them that kills.
-        return claimed._replace(problem=f"given up: {claim.starts - 1} workers ended while they read the jobs of this chunk")
+    # From the second start on trials are noted as soon as the jobs are read: without any it is reading them that kills.
+    if claim.starts > (2 * MAX_DEATHS if claim.trial else max(store.settings.max_attempts, 2)):
+        return claimed._replace(problem=f"given up: {claim.starts - 1} workers ended with the chunk of this job")
     try:
         return claimed._replace(rows=_read(claim))
     except FrameError as error:

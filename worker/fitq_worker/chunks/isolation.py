@@ -109,7 +109,7 @@ def fit_all(rows: Rows, fit: Fit, device: str) -> Fitted:
                 waiting += [part.slice(half), part.slice(0, half)]
                 continue
             raised += 1
-            _log.exception("job %s: the engine failed", part.jobs["id"][0].as_py())
+            _log.warning("job %s: the engine failed", part.jobs["id"][0].as_py(), exc_info=error)
             fitted.append(failed(part.jobs, _explain(error), device))
     return _join(fitted)
 

@@ -19,6 +19,7 @@ from fitq_shared.waiting import attempts, persist
 from fitq_worker.chunks.leases import Leases
 from fitq_worker.fleet.devices import DEVICE_FAILED_STATUS, DEVICE_VARIABLE
 from fitq_worker.fleet.logs import configure_logging
+from fitq_worker.fleet.memory import limit_memory
 
 if TYPE_CHECKING:
     from fitq_worker.chunks.batch import Chunk
@@ -77,6 +78,7 @@ def prepare(**_celery: Any) -> None:
 
         from fitq_worker.engine import warm_up
 
+        limit_memory()
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
         torch.zeros(1, device=_device())
         warm_up(_device())

@@ -15,6 +15,7 @@ from types import FrameType
 from fitq_shared.errors import AccessDenied
 from fitq_shared.settings import Settings
 from fitq_worker.fleet.devices import Device, process_environment, usable_cores
+from fitq_worker.fleet.memory import MEMORY_VARIABLE, share_of
 from fitq_worker.fleet.supervision import SUPERVISOR_VARIABLE
 
 #: A chunk takes about half a second, minutes where a single job is that large. A worker that has not ended after this
@@ -37,9 +38,10 @@ _log = logging.getLogger(__name__)
 class WorkerProcess:
     """One Celery worker on one device, started again with growing delay when it ends by itself."""
 
-    def __init__(self, node: str, device: Device, threads: int, delay: float = 0.0) -> None:
+    def __init__(self, node: str, device: Device, threads: int, memory: int, delay: float = 0.0) -> None:
         self.node, self.device = node, device
-        self._environment = {**os.environ, **process_environment(device, threads), SUPERVISOR_VARIABLE: str(os.getpid())}
+        limits = {MEMORY_VARIABLE: str(memory), SUPERVISOR_VARIABLE: str(os.getpid())}
+        self._environment = {**os.environ, **process_environment(device, threads), **limits}
         self._delay = FIRST_RESTART_SECONDS
         self._process: subprocess.Popen[bytes] | None = None
         self._start_at: float | None = time.monotonic() + delay
@@ -126,20 +128,26 @@ def _give_up(workers: Sequence[WorkerProcess], failure: BaseException) -> int:
     return DENIED_STATUS if denied else 1
 
 
-def start_workers(devices: Sequence[Device], processes: int | None = None) -> list[WorkerProcess]:
+def start_workers(devices: Sequence[Device], processes: int | None = None, memory: int | None = None) -> list[WorkerProcess]:
     """Start the workers, or plan their start.
 
-    `processes` is their number for each device: by default one on a GPU and one for each usable core on the CPU.
+    `processes` is their number for each device: by default one on a GPU and one for each usable core on the CPU. `memory`
+    is what each may use in bytes: by default they share that of the machine, and on a GPU there is no limit.
     """
     cores = usable_cores()
     counts = [processes or (1 if device.uuid else cores) for device in devices]
     threads = max(1, cores // sum(counts))
+    shares = [memory or (0 if device.uuid else share_of(sum(counts))) for device in devices]
     # The process id makes the names unique where two supervisors share a machine.
     return [
         WorkerProcess(
-            f"{device.name.replace(':', '')}-{number}-{os.getpid()}", device, threads, OTHERS_SECONDS if number else 0.0
+            f"{device.name.replace(':', '')}-{number}-{os.getpid()}",
+            device,
+            threads,
+            share,
+            OTHERS_SECONDS if number else 0.0,
         )
-        for device, count in zip(devices, counts, strict=True)
+        for device, count, share in zip(devices, counts, shares, strict=True)
         for number in range(count)
     ]
 
