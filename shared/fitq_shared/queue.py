@@ -22,8 +22,6 @@ INTERACTIVE_LANE = "fitq.interactive"
 BULK_LANES = tuple(f"fitq.bulk.{number}" for number in range(8))
 LANES = (INTERACTIVE_LANE, *BULK_LANES)
 
-RESULT_EXPIRES_SECONDS = 24 * 3600
-
 
 class InteractiveFirst:
     """The order in which a worker looks for messages: the interactive lane always first, the others in turn.
@@ -66,20 +64,14 @@ def publish(app: Celery, lane: str, submission: str, chunks: Iterable[int]) -> N
 
 
 def client_app(settings: Settings) -> Celery:
-    """The app that publishes chunks; without a result backend, which would cost a SUBSCRIBE for each message."""
-    return _app(settings, task_ignore_result=False)
+    """The app that publishes chunks."""
+    return _app(settings)
 
 
 def worker_app(settings: Settings) -> Celery:
-    """The app of a worker process; its result backend keeps a small summary of each chunk for Flower."""
+    """The app of a worker process."""
     return _app(
         settings,
-        result_backend=settings.redis_url,
-        result_backend_transport_options={
-            "global_keyprefix": broker_prefix(settings.namespace),
-            "visibility_timeout": settings.visibility_timeout_seconds,
-        },
-        result_expires=RESULT_EXPIRES_SECONDS,
         # Acknowledged late: a chunk whose worker dies is delivered again, and the commit drops a duplicate.
         task_acks_late=True,
         task_reject_on_worker_lost=True,
@@ -127,10 +119,10 @@ def _app(settings: Settings, **more: Any) -> Celery:
         task_queues=[Queue(lane) for lane in LANES],  # type: ignore[no-untyped-call]  # kombu is only partly typed
         task_default_queue=INTERACTIVE_LANE,
         task_create_missing_queues=False,
+        # Results are in the store (docs/decisions); Celery keeps none.
+        task_ignore_result=True,
         task_serializer="json",
-        result_serializer="json",
         accept_content=["json"],
-        result_accept_content=["json"],
         **more,
     )
     return app

@@ -26,7 +26,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     #: keeps them in Redis. FITQ_RESULTS_URL
     results_url: str = ""
     #: First part of every key, so that several fitq can share one Redis. FITQ_NAMESPACE
-    namespace: str = "fitq"
+    namespace: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "fitq"
     #: How long a submission is kept after its last change, in seconds (14 days); 0 keeps it for ever. FITQ_TTL_SECONDS
     ttl_seconds: Annotated[int, msgspec.Meta(ge=0)] = 14 * 24 * 3600
     #: After this long an unacknowledged message is handed to another worker, in seconds. FITQ_VISIBILITY_TIMEOUT_SECONDS

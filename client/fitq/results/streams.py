@@ -50,10 +50,14 @@ class Stream(Protocol):
 
 
 class CompletionOrder:
-    """A batch for each chunk in the order of the commits, from the one after the cursor `since`."""
+    """A batch for each chunk in the order of the commits, from the one after the cursor `since`.
+
+    A server that comes back without the end of its append-only file has chunks fitted again: these are not given twice.
+    """
 
     def __init__(self, store: Reader, submission: str, kind: Kind, since: str | None = None) -> None:
         self._store, self._submission, self._kind, self._cursor = store, submission, kind, since
+        self._given: set[int] = set()
 
     def ready(self) -> Ready:
         while commits := deque(ride_out(lambda: self._store.commits(self._submission, self._cursor))):
@@ -61,7 +65,8 @@ class CompletionOrder:
                 frames = _frames(self._store, self._submission, self._kind, portion)
                 for commit, frame in zip(portion, frames, strict=True):
                     self._cursor = commit.cursor
-                    if frame is not None:
+                    if frame is not None and commit.number not in self._given:
+                        self._given.add(commit.number)
                         yield commit.cursor, self._kind.batch(frame)
 
 

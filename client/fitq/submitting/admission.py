@@ -41,13 +41,17 @@ class Admission:
         self._since_check = float(CHECK_BYTES)
         self._in_redis = not manifest.results_url
 
-    def count(self, rows: Rows, payload: Payload) -> None:
-        """Count a chunk of the submission, about to be stored or stored by an earlier upload."""
+    def count(self, rows: Rows, payload: Payload) -> int:
+        """Count a chunk of the submission, about to be stored or stored by an earlier upload.
+
+        Returns the bytes, about, that its results will take in the server's memory.
+        """
         self._jobs += payload.job_count
         self._frames_bytes += payload.size
-        results = result_bytes(rows) if self._in_redis else 0.0
+        results = int(result_bytes(rows)) if self._in_redis else 0
         self._results_bytes += results
         self._since_check += payload.size + results
+        return results
 
     def wait_for_room(self, payload: Payload) -> None:
         """Return when there is memory for these jobs, which were counted, and for the results of all that were.
@@ -62,11 +66,14 @@ class Admission:
     def _wait(self, payload: Payload) -> None:
         done, patience_ends = -1, 0.0
         for _ in attempts(_POLL_SECONDS, _POLL_SECONDS):
-            memory, fitted = self._store.memory(), self._store.manifest(self._submission).done_jobs
+            memory = self._store.memory()
+            if not memory.limit:
+                return
+            fitted, others = self._look_at_submissions()
             open_share = max(1.0 - fitted / self._jobs, 0.0)
             results, frames = self._results_bytes * open_share, self._frames_bytes * open_share
-            room = memory.limit * (1.0 - RESERVE) - memory.used
-            if not memory.limit or results + payload.size <= room:
+            room = memory.limit * (1.0 - RESERVE) - memory.used - others
+            if results + payload.size <= room:
                 return
             if results > room + frames:
                 raise self._full(memory, results, "and nothing that is fitted first makes enough room")
@@ -77,10 +84,21 @@ class Admission:
                     memory, results, f"and nothing was fitted in {PATIENCE_SECONDS:.0f} s: is a worker running?"
                 )
 
+    def _look_at_submissions(self) -> tuple[int, float]:
+        """The jobs of this submission that are fitted, and what the results of all others will still take."""
+        fitted, others = 0, 0.0
+        for manifest in self._store.manifests():
+            if manifest.id == self._submission:
+                fitted = manifest.done_jobs
+            else:
+                others += manifest.results_bytes_to_come
+        return fitted, others
+
     def _full(self, memory: Memory, results: float, why: str) -> ServerFull:
         return ServerFull(
             f"Redis at {mask_password(self._store.settings.redis_url)} has no room for more jobs: {_mib(memory.used)} of "
-            f"{_mib(memory.limit)} are in use, the results of {self._jobs:,} jobs will take {_mib(results)}, {why}; delete "
+            f"{_mib(memory.limit)} are in use, the results of {self._jobs:,} jobs will take {_mib(results)} beside those of "
+            f"other submissions, {why}; delete "
             "finished submissions, raise maxmemory, or keep results in files (FITQ_RESULTS_URL)"
         )
 

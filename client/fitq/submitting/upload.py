@@ -58,7 +58,7 @@ def upload(store: SubmittingStore, submission: str, chunks: Iterable[Rows], job_
         for chunk, rows in enumerate(chunks):
             chunk_count += 1
             payload = payload_of(chunk, rows)
-            admission.count(rows, payload)
+            results = admission.count(rows, payload)
             if entry := known.get(chunk):
                 if entry.digest != payload.digest:
                     raise different_jobs(submission, payload.first, payload.last)
@@ -66,7 +66,7 @@ def upload(store: SubmittingStore, submission: str, chunks: Iterable[Rows], job_
                 raise different_content(submission, f"it has {manifest.jobs} jobs, and the input has more")
             else:
                 admission.wait_for_room(payload)
-                _add(store, app, submission, rows, payload, lane)
+                _add(store, app, submission, rows, payload, lane, results)
     finally:
         app.close()
     if chunk_count < len(known):
@@ -74,8 +74,10 @@ def upload(store: SubmittingStore, submission: str, chunks: Iterable[Rows], job_
     store.close(submission)
 
 
-def _add(store: SubmittingStore, app: Celery, submission: str, rows: Rows, payload: Payload, lane: str) -> None:
-    store.add_chunk(submission, payload, lane)
+def _add(
+    store: SubmittingStore, app: Celery, submission: str, rows: Rows, payload: Payload, lane: str, results_bytes: int
+) -> None:
+    store.add_chunk(submission, payload, lane, results_bytes)
     if lane == queue.INTERACTIVE_LANE and is_small(rows):
         store.offer(shape_name(rows.jobs), submission, payload.chunk)
     queue.publish(app, lane, submission, [payload.chunk])

@@ -6,7 +6,16 @@ the commit script may touch them together.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
+
+#: What an id of a submission is made of: nothing that means something in a key, a pattern of keys or a path.
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def is_submission_id(text: str) -> bool:
+    """Whether this can be the id of a submission; no other text gets into a key or a path."""
+    return _ID.fullmatch(text) is not None
 
 
 class SubmissionKeys(NamedTuple):

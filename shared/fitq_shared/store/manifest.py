@@ -21,6 +21,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     key: str = ""
     #: Where result and trace frames are kept as files; empty where they are in Redis.
     results_url: str = ""
+    #: What the results of all its jobs take in the memory of Redis, about.
+    results_bytes: int = 0
     started_at: float | None = None
     finished_at: float | None = None
     jobs: int = 0
@@ -36,6 +38,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def finished(self) -> bool:
         """All jobs are in and all their results are stored, or no more come because it was cancelled."""
         return self.finished_at is not None
+
+    @property
+    def results_bytes_to_come(self) -> float:
+        """What the results of jobs that are not fitted yet will take in the memory of Redis, about."""
+        return 0.0 if self.finished else self.results_bytes * max(1.0 - self.done_jobs / max(self.jobs, 1), 0.0)
 
     @property
     def fits_per_second(self) -> float | None:

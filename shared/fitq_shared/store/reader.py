@@ -81,7 +81,8 @@ class Reader:
         """All submissions that have not expired, newest first."""
         with self._server(), self._redis.pipeline(transaction=False) as pipeline:
             listed = self._redis.zrevrange(keys.submissions(self.settings.namespace), 0, -1)
-            ids = [name.decode() for name in cast("list[bytes]", listed)]
+            ids = [name.decode(errors="replace") for name in cast("list[bytes]", listed)]
+            ids = list(filter(keys.is_submission_id, ids))
             for submission in ids:
                 pipeline.hgetall(self._keys(submission).manifest)
             found = pipeline.execute()
@@ -187,6 +188,13 @@ class Reader:
         return (url or b"").decode()
 
     def _keys(self, submission: str) -> keys.SubmissionKeys:
+        """The keys of a submission.
+
+        Raises:
+            SubmissionNotFound: it has none, for this is no id.
+        """
+        if not keys.is_submission_id(submission):
+            raise not_found(submission)
         return keys.SubmissionKeys(self.settings.namespace, submission)
 
     def _server(self) -> AbstractContextManager[None]:

@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from fitq_shared.errors import DifferentContent, SubmissionCancelled, SubmissionNotFound
+from fitq_shared.errors import DifferentContent, ServerRefuses, SubmissionCancelled, SubmissionNotFound
 from fitq_shared.jobs.ids import BUCKETS, bucket_ids
 from fitq_shared.settings import Settings
 from fitq_shared.store import keys
@@ -25,6 +25,8 @@ from fitq_shared.store.reader import Reader, not_found
 from fitq_shared.store.scripts import load_script
 from fitq_shared.store.staging import STAGED_SECONDS, Field, check_staged
 
+#: How long `close` waits for the server's disk.
+DISK_SECONDS = 10.0
 #: A command takes at most this many keys, so that others have their turn on the server.
 _KEYS_PER_COMMAND = 1000
 
@@ -69,8 +71,10 @@ class SubmittingStore(Reader):
             )
         return cast(bytes, holder).decode()
 
-    def add_chunk(self, submission: str, payload: Payload, lane: str) -> None:
+    def add_chunk(self, submission: str, payload: Payload, lane: str, results_bytes: int = 0) -> None:
         """Store a chunk and count it in the manifest; its message is published afterwards.
+
+        `results_bytes` are what its results will take in the server's memory, about.
 
         Adding a chunk again changes nothing: the Redis client repeats a command whose answer was lost.
 
@@ -84,7 +88,7 @@ class SubmittingStore(Reader):
         sets = names.shared_sets(sets_digest)
         entry = f"{payload.first} {payload.last} {payload.job_count} {payload.digest} {sets_digest}"
         fixed: list[Field] = [submission, chunk, entry, payload.job_count, lane, sets_digest, names.ids("")]
-        fixed += [part_count(payload.jobs_frame), self.settings.ttl_seconds]
+        fixed += [part_count(payload.jobs_frame), self.settings.ttl_seconds, results_bytes]
         touched = [names.manifest, names.chunk_index, names.enqueued, names.jobs(chunk), names.sets, sets, staged]
         touched.append(keys.expiries(self.settings.namespace))
         with self._server(), self._redis.pipeline(transaction=False) as pipeline:
@@ -109,7 +113,7 @@ class SubmittingStore(Reader):
             add_offer(self._redis, keys.offers(self.settings.namespace, shape), submission, chunk)
 
     def close(self, submission: str) -> None:
-        """Declare the submission complete.
+        """Declare the submission complete; return once the server has all of it on its disk, if it keeps anything there.
 
         Raises:
             SubmissionNotFound: it was deleted meanwhile.
@@ -124,6 +128,19 @@ class SubmittingStore(Reader):
             raise not_found(submission)
         if verdict == b"cancelled":
             raise _cancelled(submission)
+        self._wait_for_disk()
+
+    def _wait_for_disk(self) -> None:
+        """Return when the append-only file has all that was written, within a second by Redis's usual settings.
+
+        Without one, or before Redis 7.2, there is nothing to wait for. A disk that is slower than DISK_SECONDS is not waited
+        for any longer: nothing is wrong with the submission.
+        """
+        try:
+            with self._server():
+                self._redis.waitaof(1, 0, int(DISK_SECONDS * 1000))
+        except ServerRefuses:
+            return
 
     def cancel(self, submission: str) -> Manifest:
         """End a submission early: what is fitted stays, the rest is dropped; a finished one stays as it is.
