@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fitq.cli import exit_codes
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 #: Files and folders that are named in code marks: at least one slash, or a module of ours.
@@ -20,6 +22,12 @@ def test_the_reference_of_a_job_is_up_to_date() -> None:
     command = [sys.executable, str(ROOT / "docs" / "write_jobs.py")]
     written = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert (ROOT / "docs" / "jobs.md").read_text() == written
+
+
+def test_the_exit_codes_are_those_of_the_code() -> None:
+    """One table in code, README and help."""
+    rows = "".join(f"| {code} | {meaning} |\n" for code, meaning in exit_codes.MEANINGS.items())
+    assert f"| exit code | meaning |\n|---|---|\n{rows}\n" in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

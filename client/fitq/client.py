@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ import msgspec
 from fitq.submission import Submission
 from fitq_shared.errors import FitqError, ServerError, SubmissionNotFound
 from fitq_shared.settings import Settings
+from fitq_shared.store.garbage import Garbage, GarbageStore
 from fitq_shared.store.manifest import Manifest
 from fitq_shared.store.submitting import SubmittingStore
 
@@ -31,6 +32,7 @@ class Client:
         settings = settings or Settings.from_environment()
         self.settings = msgspec.structs.replace(settings, redis_url=url) if url else settings
         self.store = SubmittingStore(self.settings)
+        self._garbage = GarbageStore(self.settings)
 
     def submit(
         self,
@@ -88,6 +90,19 @@ class Client:
     def submissions(self) -> list[Manifest]:
         """What is known of all submissions, newest first."""
         return self.store.manifests()
+
+    def find_garbage(self) -> Garbage:
+        """What killed processes have left in Redis and in files, and what no submission needs."""
+        return self._garbage.find()
+
+    def find_unknown_folders(self) -> list[str]:
+        """Folders under FITQ_RESULTS_URL that are of no submission here: deleted ones, or those of another fitq."""
+        return self._garbage.find_folders()
+
+    def remove_garbage(self, garbage: Garbage, folders: Sequence[str] = ()) -> None:
+        """Remove what was found."""
+        self._garbage.remove(garbage)
+        self._garbage.remove_folders(folders)
 
     def sizes(self, manifests: Iterable[Manifest]) -> dict[str, tuple[int, int]]:
         """Bytes that each submission takes in the memory of Redis and in files, by its id; a deleted one takes none."""

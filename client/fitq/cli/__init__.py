@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fitq.cli.exit_codes import INTERRUPTED, exit_code
+from fitq.cli.exit_codes import INTERRUPTED, MEANINGS, exit_code
 from fitq.cli.next_steps import text_of
 from fitq_shared import __version__
 from fitq_shared.errors import FitqError
@@ -23,6 +23,7 @@ COMMANDS = {
     "ls": "List submissions, newest first.",
     "cancel": "End submissions early; what is fitted stays.",
     "delete": "Remove submissions and all that is stored for them.",
+    "gc": "Remove what killed processes have left behind.",
 }
 
 
@@ -53,21 +54,22 @@ class LazyGroup(click.Group):
             context.exit(INTERRUPTED)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+_HELP = """Fit many polynomials at once on a queue of GPU workers.
+
+`fitq run jobs.jsonl` needs nothing else. With a Redis and `fitq-worker start` somewhere, `fitq submit` hands the same jobs
+to that fleet; the environment variable FITQ_REDIS_URL says where the Redis is.
+
+\b
+Exit codes:
+"""
+_CODES = "\n".join(f"  {code:<4} {meaning}" for code, meaning in MEANINGS.items())
+
+
+@click.group(
+    cls=LazyGroup,
+    help=_HELP + _CODES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="fitq")
 def main() -> None:
-    """Fit many polynomials at once on a queue of GPU workers.
-
-    `fitq run jobs.jsonl` needs nothing else. With a Redis and `fitq-worker start` somewhere, `fitq submit` hands the
-    same jobs to that fleet; the environment variable FITQ_REDIS_URL says where the Redis is.
-
-    \b
-    Exit codes:
-      0    all is well
-      1    the server or another tool failed
-      2    wrong usage or bad input
-      3    the time given to wait is over
-      5    finished, and some fits failed
-      6    cancelled: some jobs were never fitted
-      130  interrupted by Ctrl-C (143: terminated)
-    """
+    """The command; its help is put together above."""

@@ -1,4 +1,4 @@
-"""What the exit codes of `fitq` mean; the help of the group lists them too."""
+"""The exit codes of `fitq`: one table, from which its help and the README are made, and what leads to which."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from fitq_shared.errors import (
 if TYPE_CHECKING:
     from fitq_shared.store.manifest import Manifest
 
-OK = 0
-#: The server or another tool failed; trying again may help.
-FAILURE = 1
-#: What was typed or handed in is wrong; trying again does not help.
-BAD_INPUT = 2
-#: The time given to wait is over; the submission goes on.
-TIMEOUT = 3
-#: Everything is finished, and some fits gave no usable coefficients.
-FAILED_FITS = 5
-#: The submission was cancelled: some of its jobs were never fitted.
-CANCELLED = 6
-INTERRUPTED = 130
-TERMINATED = 143
+OK, FAILURE, BAD_INPUT, TIMEOUT, FAILED_FITS, CANCELLED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 5, 6, 130, 143
+
+#: The table that help and README show.
+MEANINGS = {
+    OK: "all is well",
+    FAILURE: "the server or another tool failed; trying again may help",
+    BAD_INPUT: "wrong usage or bad input; trying again does not help",
+    TIMEOUT: "the time given to wait is over; the submission goes on",
+    FAILED_FITS: "finished, and some fits failed: diverged, degenerate, invalid or error",
+    CANCELLED: "cancelled: some jobs were never fitted",
+    INTERRUPTED: "interrupted by Ctrl-C",
+    TERMINATED: "terminated",
+}
 
 _BAD_INPUT = (InputError, SettingsError, SubmissionNotFound, JobNotFound, DifferentContent)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import click
 
 from fitq.cli import options
+from fitq.cli.interrupts import held
 from fitq_shared import command_line
 
 if TYPE_CHECKING:
@@ -86,8 +87,9 @@ def _write(batches: Batches, traces: bool, output: str, format: str, since: str 
     try:
         with writing(output, (TRACES if traces else RESULTS).schema, format, facts) as write:
             for cursor, batch in batches:
-                write(batch)
-                facts["cursor"] = cursor
+                with held():  # rows that are out are behind the cursor that is told
+                    write(batch)
+                    facts["cursor"] = cursor
     except KeyboardInterrupt:
         if in_pieces:
             _tell(facts["cursor"])

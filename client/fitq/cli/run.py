@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ import msgspec
 
 from fitq.cli import options
 from fitq.cli.exit_codes import TERMINATED, exit_code_of_fits
+from fitq.cli.interrupts import held
 from fitq_shared import command_line
+from fitq_shared.errors import FitqError
 
 if TYPE_CHECKING:
     from fitq.local import LocalFleet
@@ -35,7 +38,7 @@ def command(context: click.Context, /, output: str | None, device: str, as_json:
 
     Results go to results.parquet and traces.parquet in a folder named after INPUT (data.csv: data-results, else
     fitq-results) or given with -o. With -o NAME.jsonl (or .csv, .json, .parquet) they go to NAME.jsonl and
-    NAME-traces.jsonl.
+    NAME-traces.jsonl. Ctrl-C ends the run and keeps the fits that are done.
     """
     from fitq.local import local_fleet
 
@@ -66,7 +69,16 @@ def _run(fleet: LocalFleet, output: str | None, inputs: dict[str, Any], as_json:
         progress.print(notice, highlight=False, markup=False, soft_wrap=True)
     stream = partial(submission.stream, follow=True, ordered=True)
     with copying(stream, (results_file, traces_file), lambda _, batch: tally.add(batch)) as copy:
-        manifest = follow(_watched(submission, fleet, copy), progress)
+        ended: BaseException | None = None
+        try:
+            manifest = follow(_watched(submission, fleet, copy), progress)
+        except BaseException as error:
+            if not _copy_what_is_done(submission, copy):
+                raise
+            ended = error
+    if ended is not None:
+        click.echo(f"ended early; the {tally.fits:,} fits that were done are in {results_file}", err=True)
+        raise ended
     summary = tally.summarize(manifest)
     if as_json:
         print_json({**msgspec.structs.asdict(summary), "results": str(results_file), "traces": str(traces_file)})
@@ -76,10 +88,20 @@ def _run(fleet: LocalFleet, output: str | None, inputs: dict[str, Any], as_json:
     return summary.statuses
 
 
+def _copy_what_is_done(submission: Submission, copy: Callable[[], None]) -> bool:
+    """End the submission early and copy the fits that are done, in the order of the input; whether there were any."""
+    with suppress(FitqError), held():
+        if submission.cancel().done_jobs:
+            copy()
+            return True
+    return False
+
+
 def _watched(submission: Submission, fleet: LocalFleet, copy: Callable[[], None]) -> Iterator[Manifest]:
     """The progress of the submission for as long as the worker lives, with `copy` called at each look."""
     for manifest in submission.progress():
-        copy()
+        with held():
+            copy()
         yield manifest
         if not manifest.finished:
             fleet.check()

@@ -58,9 +58,14 @@ class Tally:
             self._reasons[status, message] += fits
         self.first_rows += results.slice(0, _ROWS_KEPT - len(self.first_rows)).to_pylist()
 
+    @property
+    def fits(self) -> int:
+        """How many have been added."""
+        return self._reasons.total()
+
     def summarize(self, manifest: Manifest) -> Summary:
         """What has been added so far, with the times of the finished submission."""
-        fits = self._reasons.total()
+        fits = self.fits
         times = manifest.started_at, manifest.finished_at
         return Summary(
             submission=manifest.id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 
 import pyarrow as pa
@@ -53,11 +53,7 @@ class FrameFiles:
 
     def remove(self, kind: str, chunk: int, attempt: int) -> None:
         """Remove a stored frame, if it is there."""
-        with self._translated():
-            try:
-                self._system.delete_file(self._path(kind, chunk, attempt))
-            except FileNotFoundError:
-                return
+        self.remove_file(self._name(kind, chunk, attempt))
 
     def remove_all(self) -> None:
         """Remove the submission's folder."""
@@ -65,33 +61,69 @@ class FrameFiles:
             if self._system.get_file_info(self._folder).type != fs.FileType.NotFound:
                 self._system.delete_dir(self._folder)
 
+    def names(self) -> list[str]:
+        """Names of all files, in no order."""
+        with self._translated():
+            return [info.base_name for info in self._system.get_file_info(self._inside())]
+
+    def remove_file(self, name: str) -> None:
+        """Remove a file by its name, if it is there."""
+        with self._translated():
+            try:
+                self._system.delete_file(f"{self._folder}/{name}")
+            except FileNotFoundError:
+                return
+
     def size(self) -> int:
         """Bytes of all files."""
         with self._translated():
-            found = self._system.get_file_info(fs.FileSelector(self._folder, allow_not_found=True))
-        return sum(info.size for info in found)
+            return sum(info.size for info in self._system.get_file_info(self._inside()))
+
+    def _inside(self) -> fs.FileSelector:
+        return fs.FileSelector(self._folder, allow_not_found=True)
 
     def _put(self, path: str, frame: bytes) -> None:
         with self._system.open_output_stream(path) as stream:
             stream.write(frame)
 
     def _path(self, kind: str, chunk: int, attempt: int) -> str:
-        return f"{self._folder}/{kind}-{chunk}-{attempt}.arrow"
+        return f"{self._folder}/{self._name(kind, chunk, attempt)}"
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, pa.ArrowException) as error:
-            raise ResultsUnreachable(
-                f"results at {mask_password(self._url)} cannot be reached ({error}): check FITQ_RESULTS_URL, its "
-                "credentials and the space there"
-            ) from None
+    def _name(self, kind: str, chunk: int, attempt: int) -> str:
+        return f"{kind}-{chunk}-{attempt}.arrow"
+
+    def _translated(self) -> AbstractContextManager[None]:
+        return _translated(self._url)
 
 
 def frame_files(url: str, submission: str) -> FrameFiles | None:
     """The files of a submission; None where `url` is empty and its frames are in Redis."""
     return FrameFiles(url, submission) if url else None
+
+
+def stored_folders(url: str) -> list[str]:
+    """Names of the folders under a URL, one for each submission that keeps files there; none where `url` is empty.
+
+    Raises:
+        ResultsUnreachable: it cannot be read.
+    """
+    if not url:
+        return []
+    with _translated(url):
+        system, root = _opened(url)
+        found = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
+    return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise ResultsUnreachable(
+            f"results at {mask_password(url)} cannot be reached ({error}): check FITQ_RESULTS_URL, its credentials and the "
+            "space there"
+        ) from None
 
 
 @cache

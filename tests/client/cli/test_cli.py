@@ -506,3 +506,22 @@ def test_ctrl_c_detaches_from_a_watch(settings: Settings, submitted: str, store:
     assert watch.returncode == INTERRUPTED
     assert f"fitq watch {submitted}" in stderr
     assert store.manifest(submitted).state == "closed"
+
+
+# Garbage.
+
+
+def test_garbage_is_shown_first_and_removed_on_demand(fitq: Fitq, submitted: str) -> None:
+    """A submission is none, in any state."""
+    assert fitq("gc", "--dry-run").stdout == "would remove 0 keys, 0 files, 0 folders\n"
+    assert fitq("gc").stdout == "removed 0 keys, 0 files, 0 folders\n"
+    assert json.loads(fitq("gc", "--json", "--folders").stdout)["removed"] is True
+    assert fitq("status", submitted).exit_code == OK
+
+
+@pytest.mark.parametrize("name", ["../victim", "a}b", "*", "", "a b", "-x/..", "é"])
+def test_an_id_that_is_none_is_not_found(fitq: Fitq, name: str) -> None:
+    """It never becomes a key, a pattern or a path."""
+    for command in ("status", "delete", "cancel", "results"):
+        done = fitq(command, "--", name)
+        assert (done.exit_code, "no submission" in done.stderr) == (BAD_INPUT, True)

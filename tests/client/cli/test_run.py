@@ -17,7 +17,7 @@ import psutil
 import pytest
 from pyarrow import parquet
 
-from fitq.cli.exit_codes import BAD_INPUT, FAILED_FITS, FAILURE, OK, TERMINATED
+from fitq.cli.exit_codes import BAD_INPUT, FAILED_FITS, FAILURE, INTERRUPTED, OK, TERMINATED
 from fitq.local import local_fleet
 from fitq.private_server import find_server
 from fitq_shared.errors import LocalFailure, MissingDependency, ServerUnreachable
@@ -104,6 +104,27 @@ def test_a_killed_run_leaves_no_process(fitq: Fitq, tmp_path: Path, number: sign
     if number == signal.SIGTERM:
         assert process.returncode == TERMINATED
         assert set(tmp_path.glob("fitq-??*")) <= {tmp_path / "fitq-results"}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)])
+def test_an_interrupted_run_keeps_the_fits_that_are_done(
+    fitq: Fitq, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """Quick ones before one that takes hours, in the order of the input, whole files."""
+    quick = [{"polynomial": [1, 2], "degree": 1, "steps": 5, "seed": seed} for seed in range(500)]
+    endless = {"polynomial": [1, 2], "degree": 2, "loss": "huber", "samples": {"count": 100000}, "steps": 1000000}
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(job) + "\n" for job in [*quick, endless]))
+    process = fitq("run", "in.jsonl", "--device", "cpu", "-o", "out.jsonl")
+    assert process.stderr is not None
+    while "500 of 501 fits" not in (line := process.stderr.readline()):
+        assert line, "it ended"
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert "the 500 fits that were done are in out.jsonl" in stderr
+    ids = [json.loads(line)["id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert ids == [str(number) for number in range(500)]
+    assert len((tmp_path / "out-traces.jsonl").read_text().splitlines()) == 500
 
 
 def test_bad_input_and_missing_parts_are_said_before_anything_runs(fitq: Fitq, tmp_path: Path) -> None:
