@@ -38,7 +38,7 @@ def add(store: SubmittingStore, name: str, key: str = "") -> None:
 
 def keys_of(client: redis.Redis, settings: Settings) -> set[bytes]:
     """Every key of the namespace."""
-    return {key for key in client.scan_iter(f"{settings.namespace}:*")}
+    return set(client.scan_iter(f"{settings.namespace}:*"))
 
 
 def test_submissions_in_any_state_are_no_garbage(
