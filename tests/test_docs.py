@@ -13,6 +13,8 @@ from fitq.cli import exit_codes
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+#: Tests that a page names as proof.
+TESTS = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 #: Files and folders that are named in code marks: at least one slash, or a module of ours.
 PATHS = re.compile(r"`((?:client|worker|shared|tests|docs|benchmarks|examples)/[\w./-]*)`")
 
@@ -28,6 +30,17 @@ def test_the_exit_codes_are_those_of_the_code() -> None:
     """One table in code, README and help."""
     rows = "".join(f"| {code} | {meaning} |\n" for code, meaning in exit_codes.MEANINGS.items())
     assert f"| exit code | meaning |\n|---|---|\n{rows}\n" in (ROOT / "README.md").read_text()
+
+
+def test_every_guarantee_names_a_test_that_there_is() -> None:
+    """And every test that a page names is there."""
+    guarantees = (ROOT / "docs" / "guarantees.md").read_text()
+    promised = guarantees.partition("## What is not promised")[0]
+    for line in re.findall(r"(?m)^- .+(?:\n  .+)*", promised):
+        assert TESTS.search(line), line
+    for page in PAGES:
+        for path, name in TESTS.findall(page.read_text()):
+            assert f"def {name}(" in (ROOT / path).read_text(), f"{page.name}: {path}::{name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

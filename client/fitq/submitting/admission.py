@@ -87,7 +87,7 @@ class Admission:
     def _look_at_submissions(self) -> tuple[int, float]:
         """The jobs of this submission that are fitted, and what the results of all others will still take."""
         fitted, others = 0, 0.0
-        for manifest in self._store.manifests():
+        for manifest in self._store.active_manifests():
             if manifest.id == self._submission:
                 fitted = manifest.done_jobs
             else:

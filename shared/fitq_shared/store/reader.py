@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import NamedTuple, cast
@@ -79,14 +79,15 @@ class Reader:
 
     def manifests(self) -> list[Manifest]:
         """All submissions that have not expired, newest first."""
-        with self._server(), self._redis.pipeline(transaction=False) as pipeline:
-            listed = self._redis.zrevrange(keys.submissions(self.settings.namespace), 0, -1)
-            ids = [name.decode(errors="replace") for name in cast("list[bytes]", listed)]
-            ids = list(filter(keys.is_submission_id, ids))
-            for submission in ids:
-                pipeline.hgetall(self._keys(submission).manifest)
-            found = pipeline.execute()
-        return [_manifest(submission, fields) for submission, fields in zip(ids, found, strict=True) if fields]
+        with self._server():
+            listed = cast("list[bytes]", self._redis.zrevrange(keys.submissions(self.settings.namespace), 0, -1))
+        return self._manifests(listed)
+
+    def active_manifests(self) -> list[Manifest]:
+        """Submissions that may still have chunks to fit, in no order."""
+        with self._server():
+            listed = cast("set[bytes]", self._redis.smembers(keys.active(self.settings.namespace)))
+        return self._manifests(listed)
 
     def index(self, submission: str) -> list[IndexedChunk]:
         """What identifies each chunk added so far."""
@@ -145,6 +146,15 @@ class Reader:
         """Number of messages in a lane that no worker has taken yet."""
         with self._server():
             return self._redis.llen(keys.lane(self.settings.namespace, lane))
+
+    def _manifests(self, names: Iterable[bytes]) -> list[Manifest]:
+        """The manifests of these ids, as far as there are any."""
+        ids = [text for name in names if keys.is_submission_id(text := name.decode(errors="replace"))]
+        with self._server(), self._redis.pipeline(transaction=False) as pipeline:
+            for submission in ids:
+                pipeline.hgetall(self._keys(submission).manifest)
+            found = pipeline.execute()
+        return [_manifest(submission, fields) for submission, fields in zip(ids, found, strict=True) if fields]
 
     def _frames(self, submission: str, kind: str, chunks: Sequence[int]) -> list[bytes | None]:
         committed = self._committed(submission, chunks)

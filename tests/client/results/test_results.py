@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import redis
 
 from fitq.client import Client
 from fitq.results import writers
@@ -27,6 +28,7 @@ from fitq_shared.jobs import frames, schemas
 from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.rows import Rows
 from fitq_shared.settings import Settings
+from fitq_shared.store.keys import SubmissionKeys
 from fitq_shared.store.payload import payload_of
 from fitq_shared.store.submitting import SubmittingStore
 
@@ -107,6 +109,22 @@ def test_following_waits_for_what_is_not_done_yet(submission: Submission, finish
     late.start()
     assert ids(batches) == [EVEN]
     late.join()
+
+
+def test_a_chunk_that_a_server_has_forgotten_and_gets_again_is_given_once(
+    submission: Submission, finish: Finish, redis_client: redis.Redis, settings: Settings
+) -> None:
+    """As after the loss of the end of the append-only file, which had its commit."""
+    batches, names = submission.result_batches(follow=True), SubmissionKeys(settings.namespace, submission.id)
+    jobs = redis_client.get(names.jobs(1)) or b""
+    finish(submission.id, 1)
+    assert next(batches)[1]["id"].to_pylist() == ODD
+    redis_client.set(names.jobs(1), jobs)
+    redis_client.hdel(names.committed, "1")
+    redis_client.hincrby(names.manifest, "done_chunks", -1)
+    redis_client.xtrim(names.log, 0)
+    finish(submission.id, 1, 0)
+    assert ids(batches) == [EVEN]
 
 
 def test_what_is_no_cursor_is_said(submission: Submission) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
@@ -29,6 +30,9 @@ from fitq_shared.store.fitting import FittingStore
 from fitq_shared.store.keys import SubmissionKeys
 from fitq_shared.store.payload import payload_of
 from fitq_shared.store.submitting import SubmittingStore
+
+if TYPE_CHECKING:
+    from tests.conftest import RestartableServer
 
 KILL_DEADLINE_SECONDS = 60
 
@@ -220,6 +224,28 @@ def test_what_an_earlier_upload_has_stored_needs_room_as_well(
         alone.wait_for_room(last)
     finally:
         redis_client.config_set("maxmemory", 0)
+
+
+def test_what_other_submissions_will_still_need_is_not_given_away(client: Client, redis_client: redis.Redis) -> None:
+    """The results of another one that waits for workers; once it is cancelled there is room."""
+    other = client.submit(readers.from_recipe([1.0], 60_000))
+    redis_client.config_set("maxmemory", redis_client.info("memory")["used_memory"] + 20 * 2**20)
+    try:
+        with pytest.raises(ServerFull, match="beside those of other submissions"):
+            client.submit(readers.from_recipe([1.0], 5_000))
+        other.cancel()
+        client.submit(readers.from_recipe([1.0], 5_000))
+    finally:
+        redis_client.config_set("maxmemory", 0)
+
+
+def test_a_submission_is_on_the_disk_before_submit_returns(restartable: RestartableServer) -> None:
+    """The server is asked to say so where it keeps an append-only file."""
+    Client(restartable.settings).submit([{"polynomial": [1.0]}])
+    with redis.Redis.from_url(restartable.settings.redis_url) as server:
+        if tuple(map(int, server.info("server")["redis_version"].split(".")[:2])) < (7, 2):
+            pytest.skip("Redis cannot tell before version 7.2")
+        assert server.info("commandstats")["cmdstat_waitaof"]["calls"] == 1
 
 
 def test_a_job_is_found_by_its_id(client: Client, store: SubmittingStore) -> None:

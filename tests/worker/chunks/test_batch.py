@@ -133,6 +133,22 @@ def test_a_chunk_that_cannot_be_read_is_claimed_with_what_is_known_of_its_jobs(
     assert "jobs version 3" in row["message"]
 
 
+def test_a_chunk_that_kills_whoever_reads_it_is_given_up_unread(fitting: FittingStore, offered: list[str]) -> None:
+    """No trial was ever noted, which is done right after reading; one that was noted is read again."""
+    for _ in range(fitting.settings.max_attempts):
+        fitting.claim("first", 0, "me")
+        fitting.claim("second", 0, "me")
+    fitting.note_trial("second", 0, "me", b"{}")
+    unread, read = (claim_chunk(fitting, "me", name, 0) for name in ("first", "second"))
+    assert unread is not None
+    assert read is not None
+    assert (unread.problem, unread.rows.jobs["degree"].null_count) == (
+        "given up: 4 workers ended with the chunk of this job",
+        1,
+    )
+    assert (read.problem, read.rows.jobs["degree"].null_count) == ("", 0)
+
+
 def test_companions_that_cannot_be_read_are_left_out(
     fitting: FittingStore, offered: list[str], redis_client: redis.Redis
 ) -> None:
