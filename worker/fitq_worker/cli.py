@@ -58,7 +58,8 @@ def main() -> None:
 )
 def start(device: str, processes: int | None, memory: float | None) -> None:
     """Start worker processes and look after them until TERM or Ctrl-C."""
-    from fitq_shared.settings import Settings, mask_password
+    from fitq_shared.masking import mask_url
+    from fitq_shared.settings import Settings
     from fitq_worker.fleet.devices import choose_devices, cuda_devices
     from fitq_worker.fleet.logs import configure_logging
     from fitq_worker.fleet.supervisor import start_workers, supervise
@@ -71,9 +72,7 @@ def start(device: str, processes: int | None, memory: float | None) -> None:
     from fitq_shared.queue import LANES  # imports what takes longer than to start a process
 
     names = "; ".join(f"{each.name} ({each.description})" for each in devices)
-    click.echo(
-        f"fitq-worker {__version__}: {names}; {mask_password(settings.redis_url)}; lanes {', '.join(LANES)}", err=True
-    )
+    click.echo(f"fitq-worker {__version__}: {names}; {mask_url(settings.redis_url)}; lanes {', '.join(LANES)}", err=True)
     sys.exit(supervise(settings, workers))
 
 

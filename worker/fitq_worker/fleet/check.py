@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fitq_shared.errors import FitqError
-from fitq_shared.settings import Settings, mask_password
+from fitq_shared.masking import mask_url
+from fitq_shared.settings import Settings
 from fitq_shared.store.reader import Reader
 from fitq_worker.compiler import cxx_compiler
 from fitq_worker.fleet.devices import CPU, choose_devices, cuda_devices, usable_cores
@@ -30,7 +31,7 @@ def _check_server(settings: Settings) -> Finding:
         Reader(settings).ping()
     except FitqError as error:
         return Finding("server", False, str(error))
-    return Finding("server", True, mask_password(settings.redis_url))
+    return Finding("server", True, mask_url(settings.redis_url))
 
 
 def _check_devices(request: str) -> Finding:
