@@ -117,7 +117,7 @@ def warm(degrees: Any, losses: Any, optimizers: Any, bases: Any, dtypes: Any) ->
 @main.command()
 @command_line.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
 def check(device: str) -> None:
-    """Say whether server, devices and compiler are there; exit with 1 when `start` could not work."""
+    """Try the server, files for results and devices as a worker uses them; exit with 1 when `start` could not work."""
     from fitq_shared.settings import Settings
     from fitq_worker.fleet.check import check_machine
 
