@@ -7,6 +7,7 @@ from fitq_shared.errors import (
     FitqError,
     JobNotFinished,
     JobNotFound,
+    QuotaExceeded,
     ServerFull,
     ServerUnreachable,
     SubmissionCancelled,
@@ -22,6 +23,7 @@ _NEXT_STEPS: dict[type[FitqError], str] = {
     SubmissionTimeout: "`fitq wait {submission}` waits again",
     JobNotFinished: "`fitq wait {submission}` waits",
     JobNotFound: "`fitq results {submission}` shows all ids",
+    QuotaExceeded: "`fitq ls` and `fitq delete ID` make room",
     ServerFull: "`fitq ls --size` and `fitq delete ID` make room",
     ServerUnreachable: "`fitq run` needs no server",
 }

@@ -127,6 +127,11 @@ def taken(namespace: str) -> str:
     return f"{namespace}:taken"
 
 
+def quota(namespace: str) -> str:
+    """Hash: `jobs` and `bytes` that all submissions together may have; only an operator writes it."""
+    return f"{namespace}:quota"
+
+
 def trial(namespace: str, token: str) -> str:
     """What `fitq-worker check` writes, for seconds, to see whether it can."""
     return f"{namespace}:check:{token}"
