@@ -46,7 +46,10 @@ def mask_url(url: str) -> str:
     shown = f"{user}:{MASK}@" if colon and _USER.fullmatch(user) else f"{MASK}@"
     login = "" if credentials is None else shown
     host, path, query = _place(place)
-    return f"{scheme}{login}{host if _HOST.fullmatch(host) else MASK}{path}{_mask_query(query)}"
+    # With an `@` in the query nobody knows what is host and what is secret.
+    is_clear = _HOST.fullmatch(host) and not re.search("[?#]", credentials or "")
+    shown_place = f"{host}{path}{_mask_query(query)}" if is_clear else MASK
+    return f"{scheme}{login}{shown_place}"
 
 
 def secrets_of(url: str) -> list[str]:
@@ -57,7 +60,7 @@ def secrets_of(url: str) -> list[str]:
     user, colon, password = (credentials or "").partition(":")
     host, _, query = _place(place)
     found = [password if colon else user]
-    found += [] if _HOST.fullmatch(host) else [host, host.partition(":")[2]]
+    found += [] if _HOST.fullmatch(host) else [place, place.partition(":")[2]]
     for parameters in (query, "?" + url.partition("?")[2]):  # an `@` in the query looks like the end of a password
         found += [value for name, value in _parameters(parameters) if name not in SHOWN_PARAMETERS]
     return [secret for secret in found if secret]
@@ -65,8 +68,8 @@ def secrets_of(url: str) -> list[str]:
 
 def hidden_parameters(url: str) -> list[str]:
     """Names of the parameters of a URL whose values `mask_url` hides; empty for what has no name."""
-    _, _, place = _split(url)
-    return [name for name, _ in _parameters(_place(place)[2]) if name not in SHOWN_PARAMETERS]
+    _, mark, query = url.partition("?")
+    return [] if url.startswith("file:") else [name for name, _ in _parameters(mark + query) if name not in SHOWN_PARAMETERS]
 
 
 def secrets_in(environment: Mapping[str, str] | None = None) -> list[str]:

@@ -154,6 +154,7 @@ def test_a_url_that_is_none_of_a_server_is_refused_without_a_secret(url: str) ->
         "s3://key:ge/he@im@bucket/prefix?region=x",
         "s3://bucket/prefix?region=x&access_key=geheim",
         "s3://bucket/prefix?session_token=geheim#x",
+        "s3://bucket/prefix?secret_key=geheim@geheim",
         "abfs://container:geheim@account.dfs.core.windows.net/x",
     ],
 )
