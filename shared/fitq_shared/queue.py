@@ -68,10 +68,11 @@ def client_app(settings: Settings) -> Celery:
     return _app(settings)
 
 
-def worker_app(settings: Settings) -> Celery:
-    """The app of a worker process."""
+def worker_app(settings: Settings, transport: str) -> Celery:
+    """The app of a worker process; `transport` is the path of the class that delivers messages."""
     return _app(
         settings,
+        broker_transport=transport,
         # Acknowledged late: a chunk whose worker dies is delivered again, and the commit drops a duplicate.
         task_acks_late=True,
         task_reject_on_worker_lost=True,

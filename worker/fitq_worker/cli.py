@@ -56,7 +56,14 @@ def main() -> None:
     help="Memory that each of them may use; a fit that needs more ends as an error. By default they share 90% of the "
     "machine's, or of the container's, and on a GPU there is no limit.",
 )
-def start(device: str, processes: int | None, memory: float | None) -> None:
+@command_line.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Threads of each for array work. More processes do more than more threads.",
+)
+def start(device: str, processes: int | None, memory: float | None, threads: int) -> None:
     """Start worker processes and look after them until TERM or Ctrl-C."""
     from fitq_shared.settings import Settings, mask_password
     from fitq_worker.fleet.devices import choose_devices, cuda_devices
@@ -66,7 +73,7 @@ def start(device: str, processes: int | None, memory: float | None) -> None:
     settings = Settings.from_environment()
     devices = choose_devices(device, cuda_devices())
     configure_logging()
-    workers = start_workers(devices, processes, None if memory is None else int(memory * 2**30))
+    workers = start_workers(devices, processes, None if memory is None else int(memory * 2**30), threads)
 
     from fitq_shared.queue import LANES  # imports what takes longer than to start a process
 

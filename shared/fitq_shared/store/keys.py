@@ -127,6 +127,16 @@ def taken(namespace: str) -> str:
     return f"{namespace}:taken"
 
 
+def dead_letters(namespace: str) -> str:
+    """List: what lay in a lane and was no message of fitq, newest first."""
+    return f"{namespace}:dead-letters"
+
+
+def dead_letter_count(namespace: str) -> str:
+    """Number: how many of them there ever were."""
+    return f"{namespace}:dead-letter-count"
+
+
 def offers(namespace: str, shape: str) -> str:
     """Set: submission and number of small chunks of this shape that wait in the interactive lane."""
     return f"{namespace}:waiting:{shape}"

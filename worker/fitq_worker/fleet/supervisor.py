@@ -128,15 +128,17 @@ def _give_up(workers: Sequence[WorkerProcess], failure: BaseException) -> int:
     return DENIED_STATUS if denied else 1
 
 
-def start_workers(devices: Sequence[Device], processes: int | None = None, memory: int | None = None) -> list[WorkerProcess]:
+def start_workers(
+    devices: Sequence[Device], processes: int | None = None, memory: int | None = None, threads: int = 1
+) -> list[WorkerProcess]:
     """Start the workers, or plan their start.
 
     `processes` is their number for each device: by default one on a GPU and one for each usable core on the CPU. `memory`
-    is what each may use in bytes: by default they share that of the machine, and on a GPU there is no limit.
+    is what each may use in bytes: by default they share that of the machine, and on a GPU there is no limit. `threads` is
+    how many each may compute with: more processes do more than more threads.
     """
     cores = usable_cores()
     counts = [processes or (1 if device.uuid else cores) for device in devices]
-    threads = max(1, cores // sum(counts))
     shares = [memory or (0 if device.uuid else share_of(sum(counts))) for device in devices]
     # The process id makes the names unique where two supervisors share a machine.
     return [
