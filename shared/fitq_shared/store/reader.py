@@ -54,7 +54,7 @@ class Reader:
         self.settings = settings
         self._redis = connect(settings)
         # It never changes, and a worker asks with each commit; what is kept must not grow with the submissions.
-        self._results_url = lru_cache(_KEPT_URLS)(self._read_results_url)
+        self.results_url = lru_cache(_KEPT_URLS)(self._read_results_url)
 
     def disconnect(self) -> None:
         """Close the connections to the server; a later command opens new ones."""
@@ -140,7 +140,7 @@ class Reader:
 
     def files(self, submission: str) -> FrameFiles | None:
         """Where result and trace frames are kept as files; None where they are in Redis."""
-        return frame_files(self._results_url(submission), submission)
+        return frame_files(self.results_url(submission), submission)
 
     def message_count(self, lane: str) -> int:
         """Number of messages in a lane that no worker has taken yet."""

@@ -56,9 +56,10 @@ class SubmittingStore(Reader):
         """Start an empty submission and return its id, or the id of the submission that has the name `key` already.
 
         Raises:
-            ResultsUnreachable: FITQ_RESULTS_URL names nothing that could be reached.
+            ResultsUnreachable: nothing can be written at FITQ_RESULTS_URL.
         """
-        frame_files(self.settings.results_url, submission)  # raises before anything is stored
+        if (files := frame_files(self.settings.results_url, submission)) is not None:
+            files.check()  # raises before anything is stored
         self.delete_expired()
         namespace = self.settings.namespace
         fields: dict[str, Field] = {"source": source, "state": "open", "key": key, "jobs": 0, "chunks": 0, "done_chunks": 0}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pyarrow as pa
 import pytest
 import redis
@@ -21,7 +22,7 @@ from fitq import readers
 from fitq.client import Client
 from fitq.submitting import admission
 from fitq.submitting.planner import plan
-from fitq_shared.errors import DifferentContent, ServerFull, SubmissionNotFound
+from fitq_shared.errors import DifferentContent, ResultsUnreachable, ServerFull, SubmissionNotFound
 from fitq_shared.jobs.frames import decode
 from fitq_shared.jobs.job import Samples
 from fitq_shared.jobs.schemas import JOB_SCHEMA
@@ -224,6 +225,20 @@ def test_what_an_earlier_upload_has_stored_needs_room_as_well(
         alone.wait_for_room(last)
     finally:
         redis_client.config_set("maxmemory", 0)
+
+
+def test_results_that_could_not_be_written_are_refused_before_anything_is_stored(
+    settings: Settings, store: SubmittingStore, tmp_path: Path
+) -> None:
+    """With the setting to look at; a place that can be written is left as it was."""
+    (tmp_path / "file").write_text("no folder")
+    elsewhere = msgspec.structs.replace(settings, results_url=f"file://{tmp_path}/file/results")
+    with pytest.raises(ResultsUnreachable, match="check FITQ_RESULTS_URL"):
+        Client(elsewhere).submit([{"polynomial": [1.0]}])
+    assert store.manifests() == []
+    there = msgspec.structs.replace(settings, results_url=f"file://{tmp_path}/results")
+    Client(there).submit([{"polynomial": [1.0]}])
+    assert list((tmp_path / "results").iterdir()) == []
 
 
 def test_what_other_submissions_will_still_need_is_not_given_away(client: Client, redis_client: redis.Redis) -> None:
