@@ -14,6 +14,7 @@ import torch
 
 from fitq_shared.errors import ClaimLost, FitqError, FrameError
 from fitq_shared.jobs.columns import replace_columns
+from fitq_shared.jobs.frame_rules import check_jobs, check_positions
 from fitq_shared.jobs.frames import decode, encode, shape_name
 from fitq_shared.jobs.rows import Rows, join
 from fitq_shared.jobs.schemas import JOB_SCHEMA, SETS_SCHEMA
@@ -47,6 +48,8 @@ def claim_chunk(store: FittingStore, worker: str, submission: str, number: int) 
     claim = store.claim(submission, number, worker)
     if claim is None:
         return None
+    if claim.starts > store.settings.max_attempts:  # it may be reading the jobs that ends workers
+        return Chunk(submission, number, claim.attempt, claim.starts, Rows(recover_jobs(b"", claim.entry)))
     try:
         return Chunk(submission, number, claim.attempt, claim.starts, _read(claim))
     except FrameError as error:
@@ -92,12 +95,16 @@ def _read(claim: Claim) -> Rows:
     """The rows of a claimed chunk.
 
     Raises:
-        FrameError: its frames are lost or of another version.
+        FrameError: its frames are lost, cannot be read, or hold other jobs than were submitted or what no job may.
     """
-    if not claim.jobs_frame:
+    entry = claim.entry
+    if not claim.jobs_frame or (entry.sets_digest and not claim.sets_frame):
         raise FrameError("Redis has lost its frame; check that maxmemory-policy is noeviction")
     sets = None if claim.sets_frame is None else decode(claim.sets_frame, SETS_SCHEMA)
-    return Rows(decode(claim.jobs_frame, JOB_SCHEMA), sets)
+    rows = Rows(decode(claim.jobs_frame, JOB_SCHEMA), sets)
+    check_positions(rows.jobs, entry.job_count, entry.first, entry.last)
+    check_jobs(rows)
+    return rows
 
 
 def _problem(chunk: Chunk, max_attempts: int) -> str:
