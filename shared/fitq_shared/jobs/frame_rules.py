@@ -34,9 +34,9 @@ from fitq_shared.jobs.trace import recorded_counts
 
 Mask: TypeAlias = NDArray[np.bool_]
 
+_DOUBT = "; was it written by something else?"
 #: Column of a frame -> the field of `samples` that it holds.
 _DRAWING = {"count": "count", "spread": "spread", "noise": "noise", "samples_seed": "seed"}
-_MAX_ID_BYTES = 4 * MAX_ID_LENGTH
 
 
 def check_positions(jobs: pa.RecordBatch, job_count: int, first: int, last: int) -> None:
@@ -47,15 +47,15 @@ def check_positions(jobs: pa.RecordBatch, job_count: int, first: int, last: int)
     """
     if len(jobs) != job_count:
         raise FrameError(f"its frame has {len(jobs):,} jobs, and {job_count:,} were submitted")
-    _check(0 < len(jobs) <= MAX_FRAME_JOBS, f"it has 1 to {MAX_FRAME_JOBS:,} jobs")
+    check(0 < len(jobs) <= MAX_FRAME_JOBS, f"it has 1 to {MAX_FRAME_JOBS:,} jobs")
     positions = jobs["index"].to_numpy()
     if (positions.min(), positions.max()) != (first, last):
         raise FrameError(
             f"its frame has jobs {positions.min()} to {positions.max()} of the input, and {first} to {last} were submitted"
         )
-    _check(pc.max(pc.binary_length(jobs["id"])).as_py() <= _MAX_ID_BYTES, f"an id has at most {MAX_ID_LENGTH} characters")
-    _check(_all_differ(positions), "no two jobs have one position in the input")
-    _check(_all_differ(id_hashes(jobs["id"])), "no two jobs have one id")
+    check(pc.max(pc.utf8_length(jobs["id"])).as_py() <= MAX_ID_LENGTH, f"an id has at most {MAX_ID_LENGTH} characters")
+    check(_all_differ(positions), "no two jobs have one position in the input")
+    check(_all_differ(id_hashes(jobs["id"])), "no two jobs have one id")
 
 
 def check_jobs(rows: Rows) -> None:
@@ -66,15 +66,16 @@ def check_jobs(rows: Rows) -> None:
     """
     jobs = rows.jobs
     for name in SHAPE_COLUMNS:
-        _check(_is_same(jobs[name]), f"all jobs of a chunk have the same {name}")
+        check(_is_same(jobs[name]), f"all jobs of a chunk have the same {name}")
     for name, kind in NUMBERS.items():
-        _check_numbers(name, jobs[name].drop_null() if name in MAY_BE_NULL else jobs[name], kind)
+        check_numbers(name, jobs[name].drop_null() if name in MAY_BE_NULL else jobs[name], kind)
     for name, choices in CHOICES.items():
         words = jobs[name].slice(0, 1) if name in SHAPE_COLUMNS or _is_same(jobs[name]) else jobs[name]
-        _check(pc.all(pc.is_in(words, choices)).as_py(), f"{name} is one of {', '.join(choices.to_pylist())}")
-    _check(pc.match_substring_regex(jobs["trace"][0], TRACE_PATTERN).as_py(), "trace is none, full, every:K or points:N")
-    for name in BOOLEANS:
-        _check(not jobs[name].null_count, f"{name} is true or false")
+        check(pc.all(pc.is_in(words, choices)).as_py(), f"{name} is one of {', '.join(choices.to_pylist())}")
+    check(pc.match_substring_regex(jobs["trace"][0], TRACE_PATTERN).as_py(), "trace is none, full, every:K or points:N")
+    for name in (*BOOLEANS, "init_exact"):
+        check(not jobs[name].null_count, f"{name} is true or false")
+    _check_pairs(jobs)
     _check_lists(jobs)
     _check_samples(jobs, 0 if rows.sets is None else len(rows.sets))
     if rows.sets is not None:
@@ -82,30 +83,13 @@ def check_jobs(rows: Rows) -> None:
     _check_work(rows)
 
 
-def check_traces(traces: pa.RecordBatch) -> None:
-    """Return when each trace of a frame has the losses that its descent must have recorded, or none.
+def check_numbers(name: str, column: pa.Array, kind: Any, least: float | None = None) -> None:
+    """Return when all numbers of a column are within the limits of `kind`, msgspec's description, or from `least`.
 
     Raises:
-        FrameError: one does not.
+        FrameError: one is not, or is null.
     """
-    for name in ("steps", "made"):
-        values = traces[name].drop_null()
-        _check_numbers(name, values, NUMBERS["steps"], least=0)
-        _check(len(values) == len(traces), f"a trace has {name}")
-    lengths, steps, made = list_lengths(traces["loss"]), traces["steps"].to_numpy(), traces["made"].to_numpy()
-    kept = 0
-    for word in pc.unique(traces["trace"]).to_pylist():
-        _check(bool(word) and pc.match_substring_regex(word, TRACE_PATTERN).as_py(), "a trace is full, every:K or points:N")
-        rows = np.asarray(pc.equal(traces["trace"], word).fill_null(False))
-        recorded = recorded_counts(word, steps[rows], made[rows])
-        _check(((recorded == lengths[rows]) | (lengths[rows] == 0)).all(), "a trace has a loss for each recorded step")
-        kept += int(recorded.sum())
-    _check(kept <= MAX_RECORDED_LOSSES, f"traces have at most {MAX_RECORDED_LOSSES:,} losses")
-
-
-def _check_numbers(name: str, column: pa.Array, kind: Any, least: float | None = None) -> None:
-    """Return when every number of a column is within the limits of `kind`, or from `least`; a null is not."""
-    _check(not column.null_count, f"{name} is a number")
+    check(not column.null_count, f"{name} is a number")
     if not len(column):
         return
     values = column.to_numpy()
@@ -118,44 +102,56 @@ def _check_numbers(name: str, column: pa.Array, kind: Any, least: float | None =
         raise FrameError(f"its frame has a {name} from {lowest:g} to {highest:g}, which no job may have{_DOUBT}")
 
 
+def _check_pairs(jobs: pa.RecordBatch) -> None:
+    if pc.any(jobs["nesterov"]).as_py():
+        check(pc.min(jobs["momentum"].filter(jobs["nesterov"])).as_py() > 0, "nesterov needs a momentum")
+    if jobs["delta_sigma"].null_count < len(jobs):
+        check(pc.all(pc.equal(jobs["delta"].filter(jobs["delta_sigma"].is_valid()), 1.0)).as_py(), "delta or delta_sigma")
+
+
 def _check_lists(jobs: pa.RecordBatch) -> None:
     """Coefficients are finite, and as many as they may be."""
     for name in ("polynomial", "init"):
         values = jobs[name].flatten()
         finite = not values.null_count and np.isfinite(values.to_numpy()).all()
-        _check(bool(finite), f"{name} has finite numbers")
+        check(bool(finite), f"{name} has finite numbers")
     size = jobs["degree"][0].as_py() + 1
-    _check_lengths("init", jobs["init"], size, size)
-    _check_lengths("polynomial", jobs["polynomial"], 1, MAX_DEGREE + 1)
+    check_lengths("init", jobs["init"], size, size)
+    check_lengths("polynomial", jobs["polynomial"], 1, MAX_DEGREE + 1)
 
 
-def _check_lengths(name: str, lists: pa.Array, least: int, most: int) -> None:
+def check_lengths(name: str, lists: pa.Array, least: int, most: int) -> None:
+    """Return when each list of a column has a length from `least` to `most`, or is null.
+
+    Raises:
+        FrameError: one has another.
+    """
     lengths = pc.min_max(pc.list_value_length(lists)).as_py()
     if lengths["min"] is not None:
-        _check(least <= lengths["min"] and lengths["max"] <= most, f"{name} has {least:,} to {most:,} numbers")
+        check(least <= lengths["min"] and lengths["max"] <= most, f"{name} has {least:,} to {most:,} numbers")
 
 
 def _check_samples(jobs: pa.RecordBatch, set_count: int) -> None:
     """Each job has points, or draws them, or refers to one of the shared sets."""
     given, drawn, shared = (_is_given(jobs[name]) for name in ("x", "polynomial", "sample_set"))
     one = given.astype(np.int8) + drawn + shared == 1
-    _check(bool(one.all()), "a job has x and y, or a polynomial, or a shared sample set")
+    check(bool(one.all()), "a job has x and y, or a polynomial, or a shared sample set")
     _check_points(jobs, given)
     numbers = jobs["sample_set"].drop_null().to_numpy()
-    _check(not len(numbers) or 0 <= numbers.min() <= numbers.max() < set_count, "a job refers to a set that is there")
+    check(not len(numbers) or 0 <= numbers.min() <= numbers.max() < set_count, "a job refers to a set that is there")
     for column, name in _DRAWING.items():
         of_drawn = jobs[column] if drawn.all() else jobs[column].filter(pa.array(drawn))
-        _check(jobs[column].null_count == len(jobs) - len(of_drawn), f"only a job with a polynomial has a {column}")
-        _check_numbers(column, of_drawn, SAMPLES[name])
+        check(jobs[column].null_count == len(jobs) - len(of_drawn), f"only a job with a polynomial has a {column}")
+        check_numbers(column, of_drawn, SAMPLES[name])
 
 
 def _check_points(batch: pa.RecordBatch, given: Mask | None = None) -> None:
     """x and y have one length, and weights where there are any; all rows have points, or those that are `given`."""
     x, y, weights = (list_lengths(batch[name], missing=-1) for name in ("x", "y", "weights"))
-    _check(given is None or bool(((x >= 0) == given).all()), "only a job with points has x")
-    _check(bool((x == y).all()), "x and y have one length")
-    _check(bool(((weights == x) | (weights < 0)).all()), "there is a weight for each x")
-    _check(given is not None or bool((x >= 0).all()), "a shared sample set has points")
+    check(given is None or bool(((x >= 0) == given).all()), "only a job with points has x")
+    check(bool((x == y).all()), "x and y have one length")
+    check(bool(((weights == x) | (weights < 0)).all()), "there is a weight for each x")
+    check(given is not None or bool((x >= 0).all()), "a shared sample set has points")
 
 
 def _check_work(rows: Rows) -> None:
@@ -163,18 +159,18 @@ def _check_work(rows: Rows) -> None:
     jobs, points = rows.jobs, sample_counts(rows.jobs, rows.sets)
     mse, exact = (jobs[name][0].as_py() == word for name, word in (("loss", "mse"), ("optimizer", "exact")))
     size, restarts, steps = jobs["degree"][0].as_py() + 1, *(_int64(jobs[name]) for name in ("restarts", "steps"))
-    _check(points.max() <= (MAX_SAMPLES if mse else MAX_SAMPLES_BUT_MSE), "a job has so many points at most")
-    _check((pc.sum(jobs["count"]).as_py() or 0) <= MAX_SAMPLES, f"a chunk draws at most {MAX_SAMPLES:,} points")
+    check(points.max() <= (MAX_SAMPLES if mse else MAX_SAMPLES_BUT_MSE), "a job has so many points at most")
+    check((pc.sum(jobs["count"]).as_py() or 0) <= MAX_SAMPLES, f"a chunk draws at most {MAX_SAMPLES:,} points")
     if not mse:
-        _check((restarts * points * size).max() <= MAX_NUMBERS_HELD, "a fit holds so many numbers at most")
+        check((restarts * points * size).max() <= MAX_NUMBERS_HELD, "a fit holds so many numbers at most")
     if exact:
         return
     if not mse:
-        _check((restarts * steps * points).max() <= MAX_POINTS_VISITED, "a descent looks at so many points at most")
+        check((restarts * steps * points).max() <= MAX_POINTS_VISITED, "a descent looks at so many points at most")
     if max(len(jobs), restarts.max()) * (steps.max() + 1) > MAX_RECORDED_LOSSES:  # if each step is recorded
         losses = recorded_counts(jobs["trace"][0].as_py(), steps)
         most = max((restarts * losses).max(), losses.sum())
-        _check(most <= MAX_RECORDED_LOSSES, f"a fit, and a chunk, keep at most {MAX_RECORDED_LOSSES:,} losses")
+        check(most <= MAX_RECORDED_LOSSES, f"a fit, and a chunk, keep at most {MAX_RECORDED_LOSSES:,} losses")
 
 
 def _is_same(column: pa.Array) -> bool:
@@ -198,9 +194,11 @@ def _int64(column: pa.Array) -> NDArray[np.int64]:
     return column.to_numpy().astype(np.int64)  # type: ignore[no-any-return]
 
 
-_DOUBT = "; was it written by something else?"
+def check(holds: bool, rule: str) -> None:
+    """Return when a rule holds.
 
-
-def _check(holds: bool, rule: str) -> None:
+    Raises:
+        FrameError: it does not.
+    """
     if not holds:
         raise FrameError(f"its frame breaks a rule ({rule}){_DOUBT}")
