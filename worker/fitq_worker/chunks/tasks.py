@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from celery import shared_task
 from celery.signals import setup_logging, worker_process_init
 
-from fitq_shared.errors import ClaimLost, ResultsUnreachable, ServerError
+from fitq_shared.errors import ClaimLost, ResultsUnreachable, ServerError, SubmissionDamaged
 from fitq_shared.queue import FIT_CHUNK, INTERACTIVE_LANE
 from fitq_shared.settings import Settings
 from fitq_shared.store.fitting import Commit, FittingStore
@@ -47,7 +47,11 @@ def fit_chunk(task: Any, submission: str, chunk: int) -> Summary:
     from fitq_worker.chunks import batch
 
     store, worker = _store(), task.request.hostname
-    first = batch.claim_chunk(store, worker, submission, chunk)
+    try:
+        first = batch.claim_chunk(store, worker, submission, chunk)
+    except SubmissionDamaged as error:
+        _log.error("chunk %d left alone: %s", chunk, error)
+        return {"skipped": str(error)}
     if first is None:
         return {"skipped": "committed, deleted or claimed by another worker"}
     interactive = task.request.delivery_info.get("routing_key") == INTERACTIVE_LANE
