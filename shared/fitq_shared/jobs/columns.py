@@ -17,7 +17,8 @@ def list_lengths(lists: pa.Array, missing: int = 0) -> Lengths:
     """Number of values of each list, `missing` where there is none; (rows,)."""
     if lists.null_count == len(lists):
         return np.full(len(lists), missing, dtype=np.int64)
-    return np.asarray(pc.fill_null(pc.list_value_length(lists), missing), dtype=np.int64)
+    lengths = pc.list_value_length(lists)
+    return np.asarray(pc.fill_null(lengths, missing) if lists.null_count else lengths, dtype=np.int64)
 
 
 def replace_columns(batch: pa.RecordBatch, columns: Mapping[str, pa.Array]) -> pa.RecordBatch:
