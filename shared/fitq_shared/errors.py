@@ -16,6 +16,7 @@
     │   ├── DifferentContent    the submission with this key or id was made of other jobs
     │   ├── SubmissionCancelled it was cancelled, and takes no more jobs
     │   ├── ResultsLost         stored results of a chunk are gone or damaged
+    │   ├── SubmissionDamaged   what is noted of it was written by something else
     │   ├── SubmissionTimeout   it did not finish in the time the caller gave it
     │   ├── JobNotFound         no job of the submission has this id
     │   └── JobNotFinished      the fit of this job is not done yet
@@ -117,6 +118,10 @@ class SubmissionCancelled(SubmissionError):
 
 class ResultsLost(SubmissionError):
     """Results of a chunk that were stored are gone or damaged; those of other chunks are not harmed."""
+
+
+class SubmissionDamaged(SubmissionError):
+    """What Redis holds of the submission, its manifest or what is noted of its chunks, is not as fitq writes it."""
 
 
 class SubmissionTimeout(SubmissionError):

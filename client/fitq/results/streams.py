@@ -16,6 +16,7 @@ import pyarrow as pa
 from fitq.outages import ride_out
 from fitq.results.traces import LABELLED_SCHEMA, label_steps
 from fitq_shared.jobs.frames import decode
+from fitq_shared.jobs.result_rules import check_results, check_traces
 from fitq_shared.jobs.schemas import RESULT_SCHEMA, TRACE_SCHEMA
 from fitq_shared.store.reader import CommittedChunk, IndexedChunk, Reader
 
@@ -37,9 +38,9 @@ class Kind(NamedTuple):
     batch: Callable[[bytes], pa.RecordBatch]
 
 
-RESULTS = Kind(RESULT_SCHEMA, 4, Reader.result_frames, lambda frame: decode(frame, RESULT_SCHEMA))
+RESULTS = Kind(RESULT_SCHEMA, 4, Reader.result_frames, lambda frame: check_results(decode(frame, RESULT_SCHEMA)))
 # The planner lets the traces of a chunk have 32 MiB.
-TRACES = Kind(LABELLED_SCHEMA, 2, Reader.trace_frames, lambda frame: label_steps(decode(frame, TRACE_SCHEMA)))
+TRACES = Kind(LABELLED_SCHEMA, 2, Reader.trace_frames, lambda frame: label_steps(check_traces(decode(frame, TRACE_SCHEMA))))
 
 
 class Stream(Protocol):

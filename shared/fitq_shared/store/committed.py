@@ -33,6 +33,12 @@ def entry(attempt: int, results: bytes, traces: bytes) -> str:
 
 
 def parse(value: bytes) -> CommittedFrames:
-    """A value of the hash of committed chunks."""
+    """A value of the hash of committed chunks.
+
+    Raises:
+        ValueError: it is none.
+    """
     attempt, *digests = value.decode().split(" ")
+    if len(digests) not in (0, 2):
+        raise ValueError(f"the entry of a committed chunk is {value!r}")
     return CommittedFrames(int(attempt), *(digests or (None, None)))

@@ -11,6 +11,7 @@ from typing import NamedTuple, cast
 
 from fitq_shared.settings import Settings
 from fitq_shared.store import committed, keys
+from fitq_shared.store.damage import records_of
 from fitq_shared.store.frame_files import FrameFiles
 from fitq_shared.store.frame_parts import get_frames, part_count, set_frame
 from fitq_shared.store.offers import take_offers
@@ -64,6 +65,9 @@ class FittingStore(Reader):
         """Take a chunk for `worker`; None when there is nothing to do (committed, deleted, or another worker has it).
 
         A worker may claim again what it holds: this is how it gets back the chunk that its own lost child was fitting.
+
+        Raises:
+            SubmissionDamaged: something else has written what is noted of the chunk.
         """
         names = self._keys(submission)
         touched = [names.manifest, names.committed, names.attempts, names.starts, names.lease(chunk), names.chunk_index]
@@ -75,10 +79,11 @@ class FittingStore(Reader):
             )
             if verdict != b"mine":
                 return None
-            if message:
-                lane, sent_at = message.decode().split()
-                self._redis.zadd(keys.taken(self.settings.namespace), {lane: float(sent_at)}, gt=True)
-            entry = indexed_chunk(chunk, value)
+            with records_of(submission):
+                entry = indexed_chunk(chunk, value)
+                if message:
+                    lane, sent_at = message.decode().split()
+                    self._redis.zadd(keys.taken(self.settings.namespace), {lane: float(sent_at)}, gt=True)
             sets = [names.shared_sets(entry.sets_digest)] if entry.sets_digest else []
             jobs_frame, *sets_frames = get_frames(self._redis, [names.jobs(chunk), *sets])
         return Claim(jobs_frame or b"", attempt, starts, entry, trial, *sets_frames)
@@ -141,7 +146,8 @@ class FittingStore(Reader):
         """The attempt whose results are stored; its own number tells a commit that it was repeated for a lost answer."""
         with self._server():
             found = cast("bytes | None", self._redis.hget(self._keys(submission).committed, str(chunk)))
-        return None if found is None else committed.parse(found).attempt
+        with records_of(submission):
+            return None if found is None else committed.parse(found).attempt
 
 
 def _write(files: FrameFiles, chunk: int, commit: Commit) -> None:

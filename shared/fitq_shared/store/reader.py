@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import lru_cache
 from typing import NamedTuple, cast
 
 import msgspec
 
-from fitq_shared.errors import ResultsLost, SubmissionNotFound
+from fitq_shared.errors import ResultsLost, SubmissionDamaged, SubmissionNotFound
+from fitq_shared.jobs.fields import MAX_FRAME_JOBS
 from fitq_shared.jobs.ids import bucket_of, chunks_in
 from fitq_shared.settings import Settings
 from fitq_shared.store import keys
 from fitq_shared.store.committed import CommittedFrames, parse
 from fitq_shared.store.connection import connect, translate_errors
+from fitq_shared.store.damage import records_of
 from fitq_shared.store.frame_files import FrameFiles, frame_files
 from fitq_shared.store.frame_parts import get_frames
 from fitq_shared.store.manifest import Manifest
 
 _LOG_PAGE = 500
+#: An entry of a chunk in the index.
+_ENTRY = re.compile(rb"(?P<first>\d{1,18}) (?P<last>\d{1,18}) (?P<jobs>\d{1,18}) (?P<digest>[0-9a-f]+) ?(?P<sets>[0-9a-f]*)")
 _KEPT_URLS = 128
 
 
@@ -46,8 +51,8 @@ class IndexedChunk(NamedTuple):
 class Reader:
     """Reads submissions.
 
-    Raises, from every method: ServerUnreachable, AccessDenied, ServerRefuses; and ResultsUnreachable where frames are kept
-    as files.
+    Raises, from every method: ServerUnreachable, AccessDenied, ServerRefuses; SubmissionDamaged where something else has
+    written to a submission; and ResultsUnreachable where frames are kept as files.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -84,22 +89,28 @@ class Reader:
         return self._manifests(listed)
 
     def active_manifests(self) -> list[Manifest]:
-        """Submissions that may still have chunks to fit, in no order."""
+        """Submissions that may still have chunks to fit, in no order; damaged ones have none."""
         with self._server():
             listed = cast("set[bytes]", self._redis.smembers(keys.active(self.settings.namespace)))
-        return self._manifests(listed)
+        found: list[Manifest] = []
+        for name in listed:
+            with suppress(SubmissionDamaged):
+                found += self._manifests([name])
+        return found
 
     def index(self, submission: str) -> list[IndexedChunk]:
         """What identifies each chunk added so far."""
         with self._server():
             fields = cast("dict[bytes, bytes]", self._redis.hgetall(self._keys(submission).chunk_index))
-        return [indexed_chunk(int(number), value) for number, value in fields.items()]
+        with records_of(submission):
+            return [indexed_chunk(int(number), value) for number, value in fields.items()]
 
     def chunks_with_id(self, submission: str, job: str) -> list[int]:
         """Numbers of the few chunks that may hold the job with this id; none when there is no such job."""
         with self._server():
             bucket = cast("bytes | None", self._redis.get(self._keys(submission).ids(bucket_of(job))))
-        return chunks_in(bucket or b"", job)
+        with records_of(submission):
+            return chunks_in(bucket or b"", job)
 
     def commits(self, submission: str, since: str | None = None) -> list[CommittedChunk]:
         """The first commits, or the next ones after the cursor `since`, in their order; empty when there are no more."""
@@ -109,7 +120,8 @@ class Reader:
                 "list[tuple[bytes, dict[bytes, bytes]]]",
                 self._redis.xrange(self._keys(submission).log, start, count=_LOG_PAGE),
             )
-        return [CommittedChunk(int(entry[b"chunk"]), int(entry[b"jobs"]), cursor.decode()) for cursor, entry in page]
+        with records_of(submission):
+            return [CommittedChunk(int(entry[b"chunk"]), int(entry[b"jobs"]), cursor.decode()) for cursor, entry in page]
 
     def committed_chunks(self, submission: str) -> Iterator[int]:
         """Numbers of the chunks committed so far, in the order of their commits."""
@@ -174,7 +186,8 @@ class Reader:
         with self._server():
             key = self._keys(submission).committed
             values = cast("list[bytes | None]", self._redis.hmget(key, [str(chunk) for chunk in chunks]))
-        return {chunk: parse(value) for chunk, value in zip(chunks, values, strict=True) if value is not None}
+        with records_of(submission):
+            return {chunk: parse(value) for chunk, value in zip(chunks, values, strict=True) if value is not None}
 
     def _read_frames(self, submission: str, kind: str, committed: Mapping[int, CommittedFrames]) -> dict[int, bytes | None]:
         if not committed:
@@ -217,12 +230,22 @@ def not_found(submission: str) -> SubmissionNotFound:
 
 
 def _manifest(submission: str, raw: dict[bytes, bytes]) -> Manifest:
-    fields = {name.decode(): value.decode() for name, value in raw.items()}
-    statuses = {name.removeprefix("status:"): int(fields[name]) for name in fields if name.startswith("status:")}
-    return msgspec.convert({**fields, "id": submission, "statuses": statuses}, Manifest, strict=False)
+    with records_of(submission):
+        fields = {name.decode(): value.decode() for name, value in raw.items()}
+        statuses = {name.removeprefix("status:"): int(fields[name]) for name in fields if name.startswith("status:")}
+        return msgspec.convert({**fields, "id": submission, "statuses": statuses}, Manifest, strict=False)
 
 
 def indexed_chunk(number: int, value: bytes) -> IndexedChunk:
-    """The chunk of an entry in the index, as `add_chunk` writes it."""
-    first, last, job_count, *digests = value.decode().split()
-    return IndexedChunk(number, int(job_count), int(first), int(last), *digests)
+    """The chunk of an entry in the index, as `add_chunk` writes it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = _ENTRY.fullmatch(value)
+    if found is None:
+        raise ValueError(f"the entry of chunk {number} in its index is {value!r}")
+    first, last, job_count = (int(found[name]) for name in ("first", "last", "jobs"))
+    if not (number >= 0 and first <= last and 0 < job_count <= min(last - first + 1, MAX_FRAME_JOBS)):
+        raise ValueError(f"chunk {number} has {job_count} jobs from {first} to {last} of the input")
+    return IndexedChunk(number, job_count, first, last, found["digest"].decode(), found["sets"].decode())

@@ -12,7 +12,13 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from fitq_shared.errors import DifferentContent, ServerRefuses, SubmissionCancelled, SubmissionNotFound
+from fitq_shared.errors import (
+    DifferentContent,
+    ServerRefuses,
+    SubmissionCancelled,
+    SubmissionDamaged,
+    SubmissionNotFound,
+)
 from fitq_shared.jobs.ids import BUCKETS, bucket_ids
 from fitq_shared.settings import Settings
 from fitq_shared.store import keys
@@ -227,7 +233,7 @@ class SubmittingStore(Reader):
         for submission in (name.decode() for name in found):
             try:
                 self.delete(submission)
-            except SubmissionNotFound:  # somebody else was faster
+            except (SubmissionNotFound, SubmissionDamaged):  # somebody else was faster, or nobody knows what to delete
                 with self._server():
                     self._redis.zrem(listed, submission)
         return [name.decode() for name in found]

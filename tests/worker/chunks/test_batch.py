@@ -15,6 +15,7 @@ from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.rows import Rows
 from fitq_shared.jobs.schemas import RESULT_SCHEMA, TRACE_SCHEMA, Status
 from fitq_shared.store.fitting import Commit, FittingStore
+from fitq_shared.store.keys import SubmissionKeys
 from fitq_shared.store.payload import payload_of
 from fitq_shared.store.submitting import SubmittingStore
 from fitq_worker.chunks.batch import Chunk, claim_chunk, claim_companions, fit_together
@@ -158,3 +159,30 @@ def test_companions_that_cannot_be_read_are_left_out(
     first = claim_chunk(fitting, "me", "first", 0)
     assert first is not None
     assert claim_companions(fitting, "me", first) == []
+
+
+def test_a_chunk_that_ended_too_many_workers_is_not_read_again(
+    fitting: FittingStore, offered: list[str], redis_client: redis.Redis
+) -> None:
+    """Reading it may be what ends them: its jobs are known by their positions alone."""
+    redis_client.hset(f"{fitting.settings.namespace}:{{first}}:starts", "0", fitting.settings.max_attempts)
+    redis_client.set(f"{fitting.settings.namespace}:{{first}}:jobs:0", encode(jobs_of({**GENERATED, "id": "mine"})))
+    chunk = claim_chunk(fitting, "me", "first", 0)
+    assert chunk is not None
+    (row,) = results_of(fitted(chunk)[0]).to_pylist()
+    assert (row["index"], row["id"], row["status"]) == (0, "0", Status.ERROR)
+    assert row["message"].startswith("given up: 4 workers ended")
+
+
+def test_jobs_whose_shared_samples_are_lost_end_as_errors(fitting: FittingStore, store: SubmittingStore) -> None:
+    """As do those whose own frame is."""
+    shared = share_sets(Rows(jobs_of(EXPLICIT, {**EXPLICIT, "lr": 0.2})))
+    payload = payload_of(0, shared)
+    store.open("sets", "")
+    store.add_chunk("sets", payload, LANE)
+    names = SubmissionKeys(store.settings.namespace, "sets")
+    with redis.Redis.from_url(store.settings.redis_url) as client:
+        client.delete(names.shared_sets(payload.sets_digest))
+    chunk = claim_chunk(fitting, "me", "sets", 0)
+    assert chunk is not None
+    assert "Redis has lost its frame" in chunk.problem

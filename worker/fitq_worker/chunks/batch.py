@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from fitq_shared.errors import FitqError, FrameError
 from fitq_shared.jobs.columns import replace_columns
+from fitq_shared.jobs.frame_rules import check_jobs, check_positions
 from fitq_shared.jobs.frames import decode, encode, shape_name
 from fitq_shared.jobs.rows import Rows, join
 from fitq_shared.jobs.schemas import JOB_SCHEMA, SETS_SCHEMA
@@ -46,15 +48,16 @@ def claim_chunk(store: FittingStore, worker: str, submission: str, number: int) 
     claim = store.claim(submission, number, worker)
     if claim is None:
         return None
-    claimed = Chunk(submission, number, claim.attempt, claim.starts, Rows(recover_jobs(b"", claim.entry)), trial=claim.trial)
+    claimed = partial(Chunk, submission, number, claim.attempt, claim.starts, trial=claim.trial)
     # From the second start on trials are noted as soon as the jobs are read: without any it is reading them that kills.
     if claim.starts > (2 * MAX_DEATHS if claim.trial else max(store.settings.max_attempts, 2)):
-        return claimed._replace(problem=f"given up: {claim.starts - 1} workers ended with the chunk of this job")
+        unread = Rows(recover_jobs(b"", claim.entry))
+        return claimed(unread, problem=f"given up: {claim.starts - 1} workers ended with the chunk of this job")
     try:
-        return claimed._replace(rows=_read(claim))
+        return claimed(_read(claim))
     except FrameError as error:
         rows = Rows(recover_jobs(claim.jobs_frame, claim.entry))
-        return claimed._replace(rows=rows, problem=f"the jobs of this chunk cannot be read: {error}")
+        return claimed(rows, problem=f"the jobs of this chunk cannot be read: {error}")
 
 
 def claim_companions(store: FittingStore, worker: str, first: Chunk) -> list[Chunk]:
@@ -100,12 +103,16 @@ def _read(claim: Claim) -> Rows:
     """The rows of a claimed chunk.
 
     Raises:
-        FrameError: its frames are lost or of another version.
+        FrameError: its frames are lost, cannot be read, or hold other jobs than were submitted or what no job may.
     """
-    if not claim.jobs_frame:
+    entry = claim.entry
+    if not claim.jobs_frame or (entry.sets_digest and not claim.sets_frame):
         raise FrameError("Redis has lost its frame; check that maxmemory-policy is noeviction")
     sets = None if claim.sets_frame is None else decode(claim.sets_frame, SETS_SCHEMA)
-    return Rows(decode(claim.jobs_frame, JOB_SCHEMA), sets)
+    rows = Rows(decode(claim.jobs_frame, JOB_SCHEMA), sets)
+    check_positions(rows.jobs, entry.job_count, entry.first, entry.last)
+    check_jobs(rows)
+    return rows
 
 
 def _fit(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from celery import shared_task
 from celery.signals import setup_logging, worker_process_init
 
-from fitq_shared.errors import ClaimLost, ResultsUnreachable, ServerError, SubmissionNotFound
+from fitq_shared.errors import ClaimLost, ResultsUnreachable, ServerError, SubmissionDamaged, SubmissionNotFound
 from fitq_shared.queue import FIT_CHUNK, INTERACTIVE_LANE
 from fitq_shared.settings import Settings
 from fitq_shared.store.fitting import Commit, FittingStore
@@ -56,6 +56,9 @@ def fit_chunk(task: Any, submission: str, chunk: int) -> Summary:
     try:
         first = batch.claim_chunk(store, worker, submission, chunk)
     except SubmissionNotFound as error:
+        return {"skipped": str(error)}
+    except SubmissionDamaged as error:
+        _log.error("chunk %d left alone: %s", chunk, error)
         return {"skipped": str(error)}
     if first is None:
         return {"skipped": "committed, deleted or claimed by another worker"}
