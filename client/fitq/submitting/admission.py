@@ -31,15 +31,15 @@ _POLL_SECONDS = 0.25
 
 
 class Admission:
-    """Holds an upload back while the server has no memory for it."""
+    """Holds an upload back while the server has no memory for it; a retry too, whose results come beside earlier ones."""
 
-    def __init__(self, store: SubmittingStore, manifest: Manifest) -> None:
+    def __init__(self, store: SubmittingStore, manifest: Manifest, *, retry: bool = False) -> None:
         self._store, self._submission = store, manifest.id
         self._jobs = 0
         self._results_bytes = 0.0  # expected of all jobs uploaded
         self._frames_bytes = 0  # of all jobs uploaded
         self._since_check = float(CHECK_BYTES)
-        self._in_redis = not manifest.results_url
+        self._in_redis, self._retry = not manifest.results_url, retry
 
     def count(self, rows: Rows, payload: Payload) -> None:
         """Count a chunk of the submission, about to be stored or stored by an earlier upload."""
@@ -62,7 +62,7 @@ class Admission:
     def _wait(self, payload: Payload) -> None:
         done, patience_ends = -1, 0.0
         for _ in attempts(_POLL_SECONDS, _POLL_SECONDS):
-            memory, fitted = self._store.memory(), self._store.manifest(self._submission).done_jobs
+            memory, fitted = self._store.memory(), self._fitted()
             open_share = max(1.0 - fitted / self._jobs, 0.0)
             results, frames = self._results_bytes * open_share, self._frames_bytes * open_share
             room = memory.limit * (1.0 - RESERVE) - memory.used
@@ -76,6 +76,11 @@ class Admission:
                 raise self._full(
                     memory, results, f"and nothing was fitted in {PATIENCE_SECONDS:.0f} s: is a worker running?"
                 )
+
+    def _fitted(self) -> int:
+        """How many of the jobs that were counted are fitted."""
+        manifest = self._store.manifest(self._submission)
+        return max(self._jobs - manifest.retrying, 0) if self._retry else manifest.done_jobs
 
     def _full(self, memory: Memory, results: float, why: str) -> ServerFull:
         return ServerFull(

@@ -172,8 +172,8 @@ class Reader:
         damaged = [chunk for chunk, commit in committed.items() if not commit.matches(kind, frames[chunk])]
         if damaged and (lost := self._committed(submission, damaged)):  # none of them where it was deleted meanwhile
             raise ResultsLost(
-                f"{submission}: the stored {_WORDS[kind]} of chunk {min(lost)} are gone or damaged; was something deleted or "
-                "changed by hand? Submit its jobs again",
+                f"{submission}: the stored {_WORDS[kind]} of chunk {min(lost)} are gone or damaged; was something deleted "
+                "or changed by hand? Submit its jobs again",
                 submission,
             )
         return [frames.get(chunk) for chunk in chunks]

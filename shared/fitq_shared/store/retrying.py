@@ -79,13 +79,9 @@ class RetryingStore(Reader):
     ) -> bytes:
         names, chunk = self._keys(submission), payload.chunk
         staged = names.staged("jobs", chunk, payload.digest)
-        touched = [names.manifest, names.chunk_index, names.enqueued, names.jobs(chunk), names.sets, staged]
-        touched += [
-            keys.expiries(self.settings.namespace),
-            names.retries,
-            names.replaced,
-            keys.active(self.settings.namespace),
-        ]
+        sets, namespace = names.shared_sets(payload.sets_digest), self.settings.namespace
+        touched = [names.manifest, names.chunk_index, names.enqueued, names.jobs(chunk), names.sets, sets, staged]
+        touched += [keys.expiries(namespace), names.retries, names.replaced, keys.active(namespace)]
         retry = {"chunks": " ".join(str(one.chunk) for one in earlier), "jobs": payload.job_count, "statuses": statuses}
         fixed: list[Field] = [submission, chunk, payload.entry, payload.job_count, lane, payload.sets_digest, names.ids("")]
         fixed += [part_count(payload.jobs_frame), self.settings.ttl_seconds, msgspec.json.encode(retry), len(earlier)]
@@ -94,7 +90,7 @@ class RetryingStore(Reader):
         with self._server(), self._redis.pipeline(transaction=False) as pipeline:
             set_frame(pipeline, staged, payload.jobs_frame, STAGED_SECONDS)
             if payload.sets_frame is not None:
-                set_frame(pipeline, names.shared_sets(payload.sets_digest), payload.sets_frame)
+                set_frame(pipeline, sets, payload.sets_frame)
             self._add_retry(keys=touched, args=[*fixed, *payload.id_entries()], client=pipeline)
             return cast(bytes, pipeline.execute()[-1])
 

@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from fitq_shared.errors import ClaimLost, FitqError, FrameError
 from fitq_shared.jobs.columns import replace_columns
 from fitq_shared.jobs.frames import decode, encode, shape_name
 from fitq_shared.jobs.rows import Rows, join
-from fitq_shared.jobs.schemas import JOB_SCHEMA, SETS_SCHEMA
+from fitq_shared.jobs.schemas import JOB_SCHEMA, KEPT, SETS_SCHEMA
 from fitq_shared.store.fitting import Claim, Commit, FittingStore
 from fitq_worker.chunks.unreadable import recover_jobs
 from fitq_worker.engine import Fitted, fit
@@ -50,6 +51,11 @@ def claim_chunk(store: FittingStore, worker: str, submission: str, number: int) 
     try:
         return Chunk(submission, number, claim.attempt, claim.starts, _read(claim))
     except FrameError as error:
+        if store.end_retry(submission, number):
+            _log.error(
+                "%s chunk %d: its jobs keep their earlier results, for it cannot be read: %s", submission, number, error
+            )
+            return None
         jobs = recover_jobs(claim.jobs_frame, claim.entry)
         return Chunk(
             submission, number, claim.attempt, claim.starts, Rows(jobs), f"the jobs of this chunk cannot be read: {error}"
@@ -144,4 +150,10 @@ def _commit(chunk: Chunk, results: pa.RecordBatch, traces: pa.RecordBatch, secon
     trace_frame = encode(traces) if len(traces) else b""
     found = sorted(results["status"].value_counts().to_pylist(), key=lambda entry: -entry["counts"])
     statuses = {entry["values"]: entry["counts"] for entry in found}
-    return Commit(encode(results), trace_frame, len(results), seconds, statuses, chunk.attempt)
+    kept = _keep_jobs(chunk, results["status"]) if statuses.keys() & set(KEPT) else b""
+    return Commit(encode(results), trace_frame, len(results), seconds, statuses, chunk.attempt, kept)
+
+
+def _keep_jobs(chunk: Chunk, statuses: pa.Array) -> bytes:
+    """The frame of the jobs that may be retried; empty where they could not be read."""
+    return b"" if chunk.problem else encode(chunk.rows.jobs.filter(pc.is_in(statuses, pa.array(KEPT, pa.string()))))
