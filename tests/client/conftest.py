@@ -51,7 +51,7 @@ def fitq(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., R
 def _finish(settings: Settings, submission: str, *chunks: int) -> None:
     fitting = FittingStore(settings)
     committed = set(fitting.committed_chunks(submission))
-    for chunk in chunks or reversed(sorted({entry.number for entry in fitting.index(submission)} - committed)):
+    for chunk in chunks or sorted({entry.number for entry in fitting.index(submission)} - committed, reverse=True):
         claim = fitting.claim(submission, chunk, "test")
         assert claim is not None
         batch = frames.decode(claim.jobs_frame, schemas.JOB_SCHEMA)
