@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,9 +19,9 @@ import redis
 
 from fitq import readers
 from fitq.client import Client
-from fitq.results.streams import RESULTS, CompletionOrder, InputOrder
+from fitq.results.streams import RESULTS, TRACES, InputOrder
 from fitq.submission import Submission
-from fitq.submitting import retry
+from fitq.submitting import retry, upload
 from fitq_shared import queue
 from fitq_shared.errors import (
     DifferentContent,
@@ -43,7 +42,6 @@ from fitq_shared.store.submitting import SubmittingStore
 
 Finish = Callable[..., None]
 
-KILL_DEADLINE_SECONDS = 60
 X, Y = [0.0, 1.0, None, 3.0], [1.0, 3.0, 5.0, 7.0]
 #: Jobs of two degrees in turn, so of two chunks; of six, two fail and two fall short.
 JOBS: list[dict[str, Any]] = [
@@ -108,7 +106,7 @@ def test_failed_jobs_are_fitted_again_under_their_ids(
     assert manifest.statuses == {"converged": 4, "max_steps": 2}
     assert (manifest.jobs, manifest.done_jobs, manifest.chunks, manifest.done_chunks) == (6, 6, 2, 2)
     assert statuses_of(submission) == before | {"bad-1": "converged", "bad-4": "converged"}
-    assert [path for path in submission.results()["index"].to_pylist()] == list(range(6))
+    assert submission.results()["index"].to_pylist() == list(range(6))
 
 
 def test_jobs_that_fail_again_are_retried_again(submission: Submission, finish: Finish) -> None:
@@ -233,7 +231,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_retried(submission: S
         ({"changes": {"nesterov": True}}, "job 'bad-4': nesterov = True: momentum must be above 0"),
     ):
         with pytest.raises(InputError, match=message):
-            submission.retry(**arguments)  # type: ignore[arg-type]
+            submission.retry(**arguments)
     assert submission.status().finished
     client.store.open("open", "")
     with pytest.raises(RetryRefused, match="still being submitted"):
@@ -274,7 +272,7 @@ def test_of_two_retries_at_once_one_is_told_to_try_again(
 
 def test_a_retry_that_was_killed_half_way_is_repeated(client: Client, finish: Finish, settings: Settings) -> None:
     """kill -9 between two chunks: every job is fitted again once in the end."""
-    jobs = [{"id": f"bad-{number}", "polynomial": [1.0], "degree": number % 9} for number in range(9)]
+    jobs: list[dict[str, Any]] = [{"id": f"bad-{number}", "polynomial": [1.0], "degree": number} for number in range(9)]
     submission = client.submit(jobs)
     finish(submission.id)
     code = f"""
@@ -308,7 +306,7 @@ def test_a_full_server_leaves_what_was_added_to_be_fitted(
     jobs = [{"id": f"bad-{number}", "polynomial": [1.0], "degree": number} for number in range(3)]
     submission = client.submit(jobs)
     finish(submission.id)
-    enqueue = retry.enqueue
+    enqueue = upload.enqueue
 
     def fill(*arguments: Any) -> None:
         enqueue(*arguments)
@@ -435,44 +433,94 @@ def test_many_jobs_are_retried_in_chunks_in_a_bulk_lane(
 # Whatever happens, in any order.
 
 
-class Model:
-    """What is expected of each job: the status and the mark of its results, oldest first."""
+class Scenario:
+    """A submission whose jobs are fitted and retried at random, and what is expected of it."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, client: Client, fitting: FittingStore, seed: int, count: int = 30) -> None:
+        self.random, self.fitting = random.Random(seed), fitting
+        self.jobs: list[dict[str, Any]] = [
+            {"polynomial": [1.0], "degree": self.random.randrange(3), "id": f"job-{number}"} for number in range(count)
+        ]
+        self.submission = client.submit(self.jobs)
+        #: Status and mark of the results of each job, oldest first, and the marks of those with a trace.
         self.results: list[list[tuple[str, float]]] = [[] for _ in range(count)]
+        self.traced: set[float] = set()
 
     def newest(self) -> dict[int, tuple[str, float]]:
         """The newest result of each job that has one."""
         return {position: found[-1] for position, found in enumerate(self.results) if found}
 
+    def waiting(self) -> list[int]:
+        """Chunks that are not committed."""
+        known = {entry.number for entry in self.fitting.index(self.submission.id)}
+        return sorted(known - set(self.fitting.committed_chunks(self.submission.id)))
 
-def commit(fitting: FittingStore, submission: str, chunk: int, model: Model, generator: random.Random) -> None:
-    """Commit a chunk with random statuses and a mark of its own for each fit, and note them."""
-    claim = fitting.claim(submission, chunk, "test")
-    assert claim is not None
-    jobs = decode(claim.jobs_frame, JOB_SCHEMA)
-    rows, traces = [], []
-    for job in jobs.to_pylist():
-        status, mark = str(generator.choice(list(Status))), generator.random()
-        model.results[job["index"]].append((status, mark))
-        common = {"index": job["index"], "id": job["id"]}
-        rows.append({**common, "status": status, "loss": mark, "chunk": chunk})
-        if job["trace"] != "none":
-            traces.append({**common, "trace": "full", "steps": 1, "made": 1, "loss": [mark, mark], "exponent": 0})
-    kept = [row["status"] in KEPT for row in rows]
-    fitting.commit(
-        submission,
-        chunk,
-        Commit(
-            encode(pa.RecordBatch.from_pylist(rows, RESULT_SCHEMA)),
-            encode(pa.RecordBatch.from_pylist(traces, TRACE_SCHEMA)) if traces else b"",
-            len(rows),
-            0.1,
-            Counter(row["status"] for row in rows),
-            claim.attempt,
-            encode(jobs.filter(pa.array(kept))) if any(kept) else b"",
-        ),
-    )
+    def commit(self, chunk: int) -> None:
+        """Commit a chunk with random statuses and a mark of its own for each fit."""
+        claim = self.fitting.claim(self.submission.id, chunk, "test")
+        assert claim is not None
+        jobs = decode(claim.jobs_frame, JOB_SCHEMA)
+        rows, traces = [], []
+        for job in jobs.to_pylist():
+            status, mark = str(self.random.choice(list(Status))), self.random.random()
+            self.results[job["index"]].append((status, mark))
+            common = {"index": job["index"], "id": job["id"]}
+            rows.append({**common, "status": status, "loss": mark, "chunk": chunk})
+            if job["trace"] != "none":
+                self.traced.add(mark)
+                traces.append({**common, "trace": "full", "steps": 1, "made": 1, "loss": [mark, mark], "exponent": 0})
+        kept = jobs.filter(pa.array([row["status"] in KEPT for row in rows]))
+        frames = encode(pa.RecordBatch.from_pylist(rows, RESULT_SCHEMA)), pa.RecordBatch.from_pylist(traces, TRACE_SCHEMA)
+        statuses = Counter(row["status"] for row in rows)
+        self.fitting.commit(
+            self.submission.id,
+            chunk,
+            Commit(
+                frames[0],
+                encode(frames[1]) if traces else b"",
+                len(rows),
+                0.1,
+                statuses,
+                claim.attempt,
+                encode(kept) if len(kept) else b"",
+            ),
+        )
+
+    def act(self) -> None:
+        """Do one thing that users and workers do."""
+        actions = (self._commit_some, self._retry_failed, self._retry_single, self._retry_from_input, self._cancel)
+        self.random.choices(actions, weights=(4, 2, 1, 1, 1))[0]()
+
+    def check(self) -> None:
+        """Each job comes once with its newest result, and is counted once."""
+        newest = self.newest()
+        by_completion = rows_of(self.submission.result_batches())
+        assert (dict(by_completion), len(by_completion)) == (newest, len(newest))
+        assert rows_of(self.submission.result_batches(ordered=True)) == sorted(newest.items())
+        assert self.submission.status().statuses == Counter(status for status, _ in newest.values())
+        traces = [row["index"] for _, batch in self.submission.trace_batches() for row in batch.to_pylist()]
+        assert sorted(traces) == [position for position, (_, mark) in sorted(newest.items()) if mark in self.traced]
+        for row in self.submission.traces().to_pylist():
+            assert row["loss"][-1] == pytest.approx(newest[row["index"]][1])
+
+    def _commit_some(self) -> None:
+        if chunks := self.waiting():
+            self.commit(self.random.choice(chunks))
+
+    def _retry_failed(self) -> None:
+        self.submission.retry(self.random.sample(KEPT, 2), changes={"trace": self.random.choice(["none", "full"])})
+
+    def _retry_single(self) -> None:
+        done = [f"job-{position}" for position in self.newest()]
+        self.submission.retry(ids=self.random.sample(done, min(3, len(done))), jobs=self.jobs)
+
+    def _retry_from_input(self) -> None:
+        steps = self.random.randint(1, 9)
+        self.submission.retry(["converged", "max_steps", "invalid"], jobs=self.jobs, changes={"steps": steps})
+
+    def _cancel(self) -> None:
+        if self.submission.status().finished_at:  # or its other jobs would never be fitted
+            self.submission.cancel()
 
 
 def rows_of(batches: Iterator[tuple[str, pa.RecordBatch]]) -> list[tuple[int, tuple[str, float]]]:
@@ -484,65 +532,36 @@ def rows_of(batches: Iterator[tuple[str, pa.RecordBatch]]) -> list[tuple[int, tu
     ]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_any_sequence_of_retries_gives_the_newest_row_once(
     client: Client, fitting: FittingStore, seed: int, redis_client: redis.Redis
 ) -> None:
-    """Retries, commits, cancelled retries and readers in any order: streams, counters and history are those of a model."""
-    generator = random.Random(seed)
-    jobs = [{"polynomial": [1.0], "degree": generator.randrange(3), "id": f"job-{number}"} for number in range(30)]
-    submission, model = client.submit(jobs), Model(len(jobs))
-    commit(fitting, submission.id, 0, model, generator)
-    follower, followed = CompletionOrder(client.store, submission.id, RESULTS), dict[int, tuple[str, float]]()
-    cursor: str | None = None
-    resumed: dict[int, tuple[str, float]] = {}
-
-    for _ in range(40):
-        open_chunks = sorted(
-            {entry.number for entry in fitting.index(submission.id)} - set(fitting.committed_chunks(submission.id))
-        )
-        action = generator.choice(["commit", "commit", "commit", "retry", "retry", "ids", "input", "cancel", "read"])
-        if action == "commit" and open_chunks:
-            commit(fitting, submission.id, generator.choice(open_chunks), model, generator)
-        elif action == "retry":
-            submission.retry(generator.sample(KEPT, 2), changes={"trace": generator.choice(["none", "full"])})
-        elif action == "ids":
-            done = [f"job-{position}" for position in model.newest()]
-            submission.retry(ids=generator.sample(done, min(3, len(done))), jobs=jobs)
-        elif action == "input":
-            submission.retry(["converged", "max_steps", "invalid"], jobs=jobs, changes={"steps": generator.randint(1, 9)})
-        elif action == "cancel" and submission.status().finished_at:
-            submission.cancel()
-        elif action == "read":
+    """Retries, commits and cancelled retries in any order: streams, followers, counters and history agree with a model."""
+    scenario = Scenario(client, fitting, seed)
+    submission = scenario.submission
+    scenario.commit(0)
+    followed, follower = dict[int, tuple[str, float]](), submission.stream(RESULTS)
+    resumed, cursor = dict[int, tuple[str, float]](), None
+    for _ in range(30):
+        scenario.act()
+        scenario.check()
+        if scenario.random.random() < 0.3:
             followed.update(rows_of(follower.ready()))
-            for cursor, batch in submission.result_batches(cursor):
-                resumed.update(rows_of(iter([(cursor, batch)])))
-
-        newest = model.newest()
-        by_completion = rows_of(submission.result_batches())
-        assert (dict(by_completion), len(by_completion)) == (newest, len(newest))
-        assert rows_of(submission.result_batches(ordered=True)) == sorted(newest.items())
-        assert submission.status().statuses == Counter(status for status, _ in newest.values())
-
-    while open_chunks := {entry.number for entry in fitting.index(submission.id)} - set(
-        fitting.committed_chunks(submission.id)
-    ):
-        commit(fitting, submission.id, open_chunks.pop(), model, generator)
+            news = list(submission.result_batches(cursor))
+            resumed.update(rows_of(iter(news)))
+            cursor = news[-1][0] if news else cursor
+    while chunks := scenario.waiting():
+        scenario.commit(chunks[-1])
+    scenario.check()
+    newest = scenario.newest()
     assert submission.status().finished
-    newest = model.newest()
     assert rows_of(submission.result_batches(follow=True, ordered=True)) == sorted(newest.items())
     followed.update(rows_of(follower.ready()))
     resumed.update(rows_of(submission.result_batches(cursor)))
     assert followed == resumed == newest
-    traces = {row["index"]: row["loss"][-1] for row in submission.traces().to_pylist()}
-    by_completion = [row["index"] for _, batch in submission.trace_batches() for row in batch.to_pylist()]
-    assert sorted(by_completion) == sorted(traces)
-    for position, mark in traces.items():
-        assert mark == pytest.approx(newest[position][1])
-    for position, job in enumerate(jobs):
-        history = submission.history(str(job["id"]))
-        assert [(row["status"], row["loss"]) for row in history] == model.results[position]
-        assert [row["attempt"] for row in history] == list(range(1, len(history) + 1))
+    for job, results in zip(scenario.jobs, scenario.results, strict=True):
+        history = submission.history(job["id"])
+        assert [(row["attempt"], (row["status"], row["loss"])) for row in history] == list(enumerate(results, 1))
     submission.delete()
     assert list(redis_client.scan_iter(f"*{{{submission.id}}}*")) == []
 
@@ -552,24 +571,27 @@ def test_a_follower_in_the_order_of_the_input_waits_for_the_retries_that_run(
     client: Client, fitting: FittingStore, seed: int
 ) -> None:
     """It gives each job once: the retried result where that was committed, the earlier one where the retry was cancelled."""
-    generator = random.Random(seed)
-    jobs = [{"polynomial": [1.0], "degree": generator.randrange(3), "id": f"job-{number}"} for number in range(40)]
-    submission, model = client.submit(jobs), Model(len(jobs))
+    scenario = Scenario(client, fitting, seed, count=40)
+    submission = scenario.submission
     for chunk in range(3):
-        commit(fitting, submission.id, chunk, model, generator)
+        scenario.commit(chunk)
     submission.retry(["error", "invalid"])
-    submission.retry(["converged"], jobs=jobs, changes={"trace": "none"})
-    stream = InputOrder(client.store, submission.id, RESULTS)
-    rows = rows_of(stream.ready())
-    running = sorted({entry.number for entry in fitting.index(submission.id)} - {0, 1, 2})
-    generator.shuffle(running)
+    submission.retry(["converged"], jobs=scenario.jobs, changes={"trace": "none"})
+    results, traces = (InputOrder(client.store, submission.id, kind) for kind in (RESULTS, TRACES))
+    rows, losses = rows_of(results.ready()), list(traces.ready())
+    assert len(rows) < 40
+    running = scenario.waiting()
+    scenario.random.shuffle(running)
     for chunk in running[: len(running) // 2]:
-        commit(fitting, submission.id, chunk, model, generator)
-        rows += rows_of(stream.ready())
+        scenario.commit(chunk)
+        rows += rows_of(results.ready())
+        losses += traces.ready()
     if seed % 2:
         submission.cancel()
-    else:
-        for chunk in running[len(running) // 2 :]:
-            commit(fitting, submission.id, chunk, model, generator)
-    rows += rows_of(stream.ready())
-    assert rows == sorted(model.newest().items())
+    for chunk in scenario.waiting():
+        scenario.commit(chunk)
+    rows += rows_of(results.ready())
+    assert rows == sorted(scenario.newest().items())
+    losses += traces.ready()
+    expected = [position for position, (_, mark) in rows if mark in scenario.traced]
+    assert [position for _, batch in losses for position in batch["index"].to_pylist()] == expected
