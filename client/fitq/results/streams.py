@@ -110,10 +110,10 @@ class InputOrder:
         self._replaced.note(commit for commit in commits if commit.number in self._taken)
         if self._turns and manifest is not None:
             self._turns = self._without_cancelled(self._turns, manifest)
+            yield from self._release(self._turns)  # rows that waited for what was cancelled
         while self._turns and (portion := _portion(self._turns, self._kind.at_once, self._committed)):
             self._hold(portion)
-            for batch in self._release(self._turns[0].first if self._turns else None):
-                yield str(self._cursor), batch
+            yield from self._release(self._turns)
 
     def _look_at_log(self) -> list[CommittedChunk]:
         commits = _commits(self._store, self._submission, self._cursor)
@@ -142,13 +142,14 @@ class InputOrder:
         read = [_Held(chunk.number, self._kind.batch(frame)) for chunk, frame in pairs if frame is not None]
         self._held = [_Held(chunk, self._replaced.drop(chunk, rows)) for chunk, rows in (*self._held, *read)]
 
-    def _release(self, first: int | None) -> list[pa.RecordBatch]:
-        """Let go of the rows before row `first` of the input; of all rows for None."""
+    def _release(self, turns: deque[IndexedChunk]) -> Ready:
+        """Let go of the rows before the first one that a chunk in `turns` may have; of all rows where there is none."""
+        first = turns[0].first if turns else None
         counts = [rows.num_rows if first is None else _rows_before(rows, first) for _, rows in self._held]
         released = [rows.slice(0, count) for (_, rows), count in zip(self._held, counts, strict=True) if count]
         left = [_Held(chunk, rows.slice(count)) for (chunk, rows), count in zip(self._held, counts, strict=True)]
         self._held = [held for held in left if held.rows.num_rows]
-        return _merge(released)
+        yield from ((str(self._cursor), batch) for batch in _merge(released))
 
 
 def _commits(store: Reader, submission: str, since: str | None) -> list[CommittedChunk]:
