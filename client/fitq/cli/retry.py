@@ -50,6 +50,9 @@ def command(
         print_json({**document_of(manifest), "retried": retried.jobs, "retried_before": retried.running})
         return
     click.echo(f"{manifest.id}  {line_of(manifest)}")
+    if not any(retried):
+        click.echo("nothing to retry", err=True)
+        return
     already = f", {retried.running:,} were being retried already" if retried.running else ""
-    click.echo(f"{retried.jobs:,} jobs are fitted again{already}; next:", err=True)
+    click.echo(f"{retried.jobs:,} {'job is' if retried.jobs == 1 else 'jobs are'} fitted again{already}; next:", err=True)
     click.echo(f"  fitq watch {manifest.id}", err=True)
