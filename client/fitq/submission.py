@@ -65,7 +65,7 @@ class Submission:
         return last
 
     def results(self) -> pa.Table:
-        """Results stored so far, one row a fit in the order of the input; RESULT_SCHEMA."""
+        """Results stored so far, one row a job (its newest) in the order of the input; RESULT_SCHEMA."""
         return pa.Table.from_batches([batch for _, batch in self.result_batches(ordered=True)], RESULTS.schema)
 
     def traces(self) -> pa.Table:
@@ -82,6 +82,9 @@ class Submission:
         A batch is what one worker stored at once; they come in the order in which they were stored. A cursor stands for
         all batches up to its own: `since` goes on after it, in another process or on another day. With `follow` the
         iteration waits for more until the submission is finished; without, it ends with what is stored.
+
+        Of a job that was retried only the newest result comes. Who goes on from a cursor, or follows, gets one more row for
+        each job that was retried meanwhile: the later one counts.
 
         With `ordered`, rows come in the order of the input instead, and each waits for those before it (without
         `follow` only for those that are stored). `since` does not go with this order; the cursor of the last batch goes

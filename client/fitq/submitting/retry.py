@@ -85,7 +85,8 @@ class _FreeFits:
         for chunk, value in values.items():
             noted = parse(value)
             retried = noted["position"][np.isin(noted["by"], alive)]
-            free &= (chunks != chunk) | ~np.isin(positions, retried)
+            if len(retried):
+                free &= (chunks != chunk) | ~np.isin(positions, retried)
         self._known = {chunk: len(value) for chunk, value in values.items()}
         self._statuses = fits["status"].filter(pa.array(free))
         self.submission, self.ids = submission, fits["id"].filter(pa.array(free))
@@ -97,9 +98,15 @@ class _FreeFits:
         """How many there are."""
         return len(self.positions)
 
+    def places(self, positions: Indices) -> Indices:
+        """Where the fits at these positions stand, -1 for each that is not among them."""
+        places = np.searchsorted(self.positions, positions)
+        there = self.positions[np.minimum(places, self.count - 1)] == positions
+        return np.where(there, places, -1)
+
     def replaced_by(self, positions: Indices) -> tuple[list[Earlier], dict[str, int]]:
         """The chunks that have the newest results of the jobs at these positions, and the numbers of these by status."""
-        places = np.searchsorted(self.positions, positions)
+        places = self.places(positions)
         chunks, statuses = self.chunks[places], self._statuses.take(pa.array(places))
         numbers: list[int] = np.unique(chunks).tolist()
         earlier = [Earlier(chunk, positions[chunks == chunk], self._known[chunk]) for chunk in numbers]
@@ -128,8 +135,9 @@ def _add(
             added.append(retrying.add(submission, payload, earlier, statuses, lane))
             free.note(earlier)
             enqueue(store, app, submission, rows, added[-1], lane)
-    except ServerError:
-        raise  # what is added is fitted, and the same request adds the rest
+    except ServerError as error:
+        error.add_note(f"{len(added)} chunks of the retry are on their way; retrying the same jobs again adds the rest")
+        raise
     except BaseException:
         retrying.end(submission, added)
         raise
@@ -181,11 +189,11 @@ def _given(batches: Iterable[pa.RecordBatch], free: _FreeFits) -> Iterator[Rows]
     """
     found = 0
     for batch in batches:
-        wanted = np.isin(batch["index"].to_numpy(), free.positions)
-        if not wanted.any():
+        places = free.places(batch["index"].to_numpy())
+        jobs = batch.filter(pa.array(places >= 0))
+        if not len(jobs):
             continue
-        jobs = batch.filter(pa.array(wanted))
-        _check_ids(jobs, free)
+        _check_ids(jobs, free.ids.take(pa.array(places[places >= 0])), free.submission)
         yield Rows(jobs)
         found += len(jobs)
         if found == free.count:
@@ -193,9 +201,8 @@ def _given(batches: Iterable[pa.RecordBatch], free: _FreeFits) -> Iterator[Rows]
     raise different_content(free.submission, f"the input has {found:,} of the {free.count:,} jobs to retry")
 
 
-def _check_ids(jobs: pa.RecordBatch, free: _FreeFits) -> None:
-    expected = free.ids.take(pa.array(np.searchsorted(free.positions, jobs["index"].to_numpy())))
+def _check_ids(jobs: pa.RecordBatch, expected: pa.Array, submission: str) -> None:
     row = pc.index(pc.not_equal(jobs["id"], expected), True).as_py()
     if row >= 0:
-        position, given = jobs["index"][row], jobs["id"][row].as_py()
-        raise different_content(free.submission, f"job {position} of the input is {given!r}, not {expected[row].as_py()!r}")
+        position, given, known = (column[row].as_py() for column in (jobs["index"], jobs["id"], expected))
+        raise different_content(submission, f"job {position} of the input is {given!r}, not {known!r}")

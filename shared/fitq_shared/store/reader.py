@@ -78,7 +78,7 @@ class Reader:
             fields = cast("dict[bytes, bytes]", self._redis.hgetall(self._keys(submission).manifest))
         if not fields:
             raise not_found(submission)
-        return _manifest(submission, fields)
+        return manifest_of(submission, fields)
 
     def manifests(self) -> list[Manifest]:
         """All submissions that have not expired, newest first."""
@@ -88,7 +88,7 @@ class Reader:
             for submission in ids:
                 pipeline.hgetall(self._keys(submission).manifest)
             found = pipeline.execute()
-        return [_manifest(submission, fields) for submission, fields in zip(ids, found, strict=True) if fields]
+        return [manifest_of(submission, fields) for submission, fields in zip(ids, found, strict=True) if fields]
 
     def index(self, submission: str) -> list[IndexedChunk]:
         """What identifies each chunk added so far."""
@@ -219,7 +219,8 @@ def not_found(submission: str) -> SubmissionNotFound:
     return SubmissionNotFound(f"no submission {submission!r}: mistyped, deleted or expired", submission)
 
 
-def _manifest(submission: str, raw: dict[bytes, bytes]) -> Manifest:
+def manifest_of(submission: str, raw: dict[bytes, bytes]) -> Manifest:
+    """The manifest as Redis has it."""
     fields = {name.decode(): value.decode() for name, value in raw.items()}
     statuses = {name.removeprefix("status:"): int(fields[name]) for name in fields if name.startswith("status:")}
     return msgspec.convert({**fields, "id": submission, "statuses": statuses}, Manifest, strict=False)

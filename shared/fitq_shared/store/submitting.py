@@ -19,7 +19,7 @@ from fitq_shared.store.frame_parts import keys_of_parts, part_count, set_frame
 from fitq_shared.store.manifest import Manifest
 from fitq_shared.store.offers import add_offer
 from fitq_shared.store.payload import Payload
-from fitq_shared.store.reader import Reader, not_found
+from fitq_shared.store.reader import Reader, manifest_of, not_found
 from fitq_shared.store.retrying import end_retries
 from fitq_shared.store.scripts import load_script
 from fitq_shared.store.staging import STAGED_SECONDS, Field, check_staged
@@ -154,13 +154,18 @@ class SubmittingStore(Reader):
         """
         manifest = self.manifest(submission)
         files = frame_files(manifest.results_url, submission)
-        names, namespace = self._all_keys(manifest), self.settings.namespace
+        names, namespace = self._keys(submission), self.settings.namespace
         if files is not None:
             files.remove_all()  # first: while the manifest is there, a removal that fails can be tried again
         with self._server():
-            # The manifest last: what is killed in between can be tried again. Then once more what was committed meanwhile.
-            for some in (*_portions(names), [self._keys(submission).manifest], *_portions(names)):
-                self._redis.unlink(*some)
+            # The manifest after all else: what is killed in between can be tried again.
+            self._unlink(self._all_keys(manifest))
+            with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.hgetall(names.manifest)
+                pipeline.unlink(names.manifest)
+                last, _ = pipeline.execute()
+            # Nothing is added or committed any more: what was meanwhile goes too.
+            self._unlink(self._all_keys(manifest_of(submission, last) if last else manifest))
             if manifest.key:
                 self._redis.unlink(keys.named(namespace, manifest.key))
             self._redis.zrem(keys.submissions(namespace), submission)
@@ -191,6 +196,10 @@ class SubmittingStore(Reader):
         files = frame_files(manifest.results_url, submission)
         return memory, 0 if files is None else files.size()
 
+    def _unlink(self, names: Sequence[str]) -> None:
+        for some in _portions(names):
+            self._redis.unlink(*some)
+
     def _drop_unfitted(self, manifest: Manifest) -> None:
         """Remove what only chunks need that are not fitted: claims, jobs, sample sets that no kept job shares."""
         names = self._keys(manifest.id)
@@ -200,8 +209,7 @@ class SubmittingStore(Reader):
             digests = [digest for digest in digests if digest not in kept]
             frames = [*map(names.jobs, range(manifest.chunks)), *map(names.shared_sets, digests)]
             dropped = [*map(names.lease, range(manifest.chunks)), *keys_of_parts(self._redis, frames)]
-            for some in _portions([names.attempts, names.starts, *dropped]):
-                self._redis.unlink(*some)
+            self._unlink([names.attempts, names.starts, *dropped])
 
     def _sets_of_kept_jobs(self, manifest: Manifest) -> set[str]:
         committed = self._committed(manifest.id, range(manifest.all_chunks))

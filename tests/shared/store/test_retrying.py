@@ -267,6 +267,33 @@ def test_a_deleted_submission_leaves_nothing_of_its_retries(
     assert set(redis_client.scan_iter(f"{store.settings.namespace}:*")) <= left
 
 
+@pytest.mark.parametrize("late", ["before", "after"])
+def test_what_is_added_while_a_submission_is_deleted_goes_too(
+    store: SubmittingStore,
+    finished: str,
+    retrying: RetryingStore,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    late: str,
+) -> None:
+    """A retry that came when the keys were listed, before or after these are removed."""
+    unlink = store._unlink
+
+    def unlink_and_add(names: list[str]) -> None:
+        monkeypatch.setattr(store, "_unlink", unlink)
+        seen = earlier(retrying, finished)
+        if late == "before":
+            retrying.add(finished, payload()._replace(sets_frame=b"sets"), seen, FAILED, LANE)
+        unlink(names)
+        if late == "after":
+            retrying.add(finished, payload()._replace(sets_frame=b"sets"), [], FAILED, LANE)
+
+    monkeypatch.setattr(store, "_unlink", unlink_and_add)
+    store.delete(finished)
+    assert list(redis_client.scan_iter("*{sub}*")) == []
+    assert not redis_client.exists(active(store.settings.namespace))
+
+
 def test_the_reconciler_looks_after_a_retried_submission(
     store: SubmittingStore, finished: str, retrying: RetryingStore, stranded: StrandedChunks, redis_client: redis.Redis
 ) -> None:
