@@ -158,8 +158,9 @@ class SubmittingStore(Reader):
         if files is not None:
             files.remove_all()  # first: while the manifest is there, a removal that fails can be tried again
         with self._server():
-            # The manifest after all else: what is killed in between can be tried again.
-            self._unlink(self._all_keys(manifest))
+            # The manifest after all else: what is killed in between can be tried again. And the list of shared sets, which
+            # may grow until then, last.
+            self._unlink([name for name in self._all_keys(manifest) if name != names.sets])
             with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.hgetall(names.manifest)
                 pipeline.unlink(names.manifest)
