@@ -168,10 +168,10 @@ class Submission:
         so that a call that was interrupted can be repeated.
 
         Raises:
-            InputError: no status is called so, `jobs` cannot be read, or a job with the changes breaks a rule.
+            InputError: no status is called so, `jobs` cannot be read or are not those of the submission, or a job with the
+                changes breaks a rule. Nothing is retried, but for what was fitted before it was found.
             JobNotFound, JobNotFinished: no job has one of `ids`, or it has no result yet.
             JobsNotKept: some of the jobs are not kept, and `jobs` were not given. Nothing is retried.
-            DifferentContent: `jobs` are not those of the submission.
             RetryRefused: it is still being submitted, or somebody else retries jobs of it at this moment.
             ServerFull: there is no room.
         """

@@ -24,7 +24,7 @@ from fitq_shared.store.manifest import Manifest
 from fitq_shared.store.payload import payload_of
 from fitq_shared.store.replaced import entries, parse
 from fitq_shared.store.retrying import Earlier, RetryingStore, still_open
-from fitq_shared.store.submitting import SubmittingStore, different_content
+from fitq_shared.store.submitting import SubmittingStore
 
 #: What a retry needs of a result: the job, how its fit ended, and the chunk that has it.
 _FITS_SCHEMA = pa.schema([RESULT_SCHEMA.field(name) for name in ("index", "id", "status", "chunk")])
@@ -185,7 +185,7 @@ def _given(batches: Iterable[pa.RecordBatch], free: _FreeFits) -> Iterator[Rows]
     """The jobs as the input has them.
 
     Raises:
-        DifferentContent: a job has another id there, or is not there.
+        InputError: a job has another id there, or is not there.
     """
     found = 0
     for batch in batches:
@@ -198,11 +198,17 @@ def _given(batches: Iterable[pa.RecordBatch], free: _FreeFits) -> Iterator[Rows]
         found += len(jobs)
         if found == free.count:
             return
-    raise different_content(free.submission, f"the input has {found:,} of the {free.count:,} jobs to retry")
+    raise _other_input(free.submission, f"the input has {found:,} of the {free.count:,} jobs to retry")
 
 
 def _check_ids(jobs: pa.RecordBatch, expected: pa.Array, submission: str) -> None:
     row = pc.index(pc.not_equal(jobs["id"], expected), True).as_py()
     if row >= 0:
         position, given, known = (column[row].as_py() for column in (jobs["index"], jobs["id"], expected))
-        raise different_content(submission, f"job {position} of the input is {given!r}, not {known!r}")
+        raise _other_input(submission, f"job {position} of the input is {given!r}, not {known!r}")
+
+
+def _other_input(submission: str, what: str) -> InputError:
+    return InputError(
+        f"{submission} was made of other jobs: {what}; give the input it was submitted with, read the same way"
+    )

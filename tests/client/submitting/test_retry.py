@@ -168,7 +168,7 @@ def test_the_input_may_be_a_file_that_is_read_as_far_as_it_is_needed(client: Cli
 def test_another_input_is_refused(submission: Submission, jobs: list[dict[str, Any]], message: str) -> None:
     """Nothing is retried, and the results stay."""
     before = submission.status()
-    with pytest.raises(DifferentContent, match=message):
+    with pytest.raises(InputError, match=rf"{message}; give the input it was submitted with"):
         submission.retry(["max_steps"], jobs=jobs)
     assert msgspec.structs.replace(submission.status(), retry_chunks=0) == before
 
