@@ -15,6 +15,8 @@
     │   ├── SubmissionNotFound  no submission has this id
     │   ├── DifferentContent    the submission with this key or id was made of other jobs
     │   ├── SubmissionCancelled it was cancelled, and takes no more jobs
+    │   ├── RetryRefused        its jobs cannot be fitted again now: still being submitted, or retried by somebody else
+    │   ├── JobsNotKept         jobs that are to be fitted again are not kept, and have to be given again
     │   ├── ResultsLost         stored results of a chunk are gone or damaged
     │   ├── SubmissionDamaged   what is noted of it was written by something else
     │   ├── SubmissionTimeout   it did not finish in the time the caller gave it
@@ -114,6 +116,14 @@ class DifferentContent(SubmissionError):
 
 class SubmissionCancelled(SubmissionError):
     """The submission was cancelled: it takes no more jobs, and what was fitted before is kept."""
+
+
+class RetryRefused(SubmissionError):
+    """Its jobs cannot be fitted again now; later they can."""
+
+
+class JobsNotKept(SubmissionError):
+    """Jobs that are to be fitted again are not kept, and have to be given again."""
 
 
 class ResultsLost(SubmissionError):

@@ -35,13 +35,21 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     done_chunks: Total = 0
     #: Worker time spent on committed chunks, in seconds.
     fit_seconds: Annotated[float, msgspec.Meta(ge=0, le=1e15)] = 0.0
-    #: Finished fits by status.
+    #: Finished fits by status; of a retried job, the newest one counts.
     statuses: dict[str, int] = {}
+    #: Jobs that are being fitted again, and chunks of such jobs so far; the totals above are those of the input.
+    retrying: int = 0
+    retry_chunks: int = 0
 
     @property
     def finished(self) -> bool:
-        """All jobs are in and all their results are stored, or no more come because it was cancelled."""
-        return self.finished_at is not None
+        """All jobs are in and all their results are stored, or no more come because it was cancelled; none is retried."""
+        return self.finished_at is not None and not self.retrying
+
+    @property
+    def all_chunks(self) -> int:
+        """Numbers of chunks are below this one; those of retried jobs come after those of the input."""
+        return self.chunks + self.retry_chunks
 
     @property
     def results_bytes_to_come(self) -> float:

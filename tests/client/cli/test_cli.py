@@ -99,6 +99,10 @@ def test_the_list_of_commands_is_complete() -> None:
     assert CliRunner().invoke(main, ["sumbit"]).exit_code == BAD_INPUT
 
 
+#: Options that are given again and again, and the one that takes nothing.
+REPEATABLE = ("tag", "set", "statuses", "ids", "help")
+
+
 def single_options(root: click.Group) -> list[tuple[str, str, str]]:
     """Every option that takes one value: the command, the option and a value that it takes."""
     found = []
@@ -106,7 +110,7 @@ def single_options(root: click.Group) -> list[tuple[str, str, str]]:
         command = root.get_command(click.Context(root), name)
         assert command is not None
         for option in command.params:
-            if isinstance(option, click.Option) and not option.is_flag and option.name not in ("tag", "set", "help"):
+            if isinstance(option, click.Option) and not option.is_flag and option.name not in REPEATABLE:
                 kind = option.type
                 value = kind.choices[0] if isinstance(kind, click.Choice) else "/" if isinstance(kind, click.Path) else "1"
                 found.append((name, option.opts[-1], str(value)))

@@ -27,7 +27,7 @@ from fitq_shared.jobs.frames import decode
 from fitq_shared.jobs.job import Samples
 from fitq_shared.jobs.schemas import JOB_SCHEMA
 from fitq_shared.settings import Settings
-from fitq_shared.store.fitting import FittingStore
+from fitq_shared.store.fitting import Commit, FittingStore
 from fitq_shared.store.keys import SubmissionKeys
 from fitq_shared.store.payload import payload_of
 from fitq_shared.store.submitting import SubmittingStore
@@ -250,6 +250,27 @@ def test_what_other_submissions_will_still_need_is_not_given_away(client: Client
             client.submit(readers.from_recipe([1.0], 5_000))
         other.cancel()
         client.submit(readers.from_recipe([1.0], 5_000))
+    finally:
+        redis_client.config_set("maxmemory", 0)
+
+
+def test_the_results_of_a_retry_need_room_beside_the_earlier_ones(
+    client: Client, store: SubmittingStore, fitting: FittingStore, redis_client: redis.Redis
+) -> None:
+    """All jobs are done, and none of them is that of the retry."""
+    submission = client.submit(jobs(10))
+    fitting.commit(submission.id, 0, Commit(b"results", b"", 60_000, 0.1, {"max_steps": 60_000}, 1))
+    held_back, upload = (admission.Admission(store, submission.status(), retry=retry) for retry in (True, False))
+    for chunk, rows in enumerate(plan(readers.from_recipe([1.0], 60_000))):
+        payload = payload_of(chunk, rows)
+        held_back.count(rows, payload)
+        upload.count(rows, payload)
+    store._redis.hset(SubmissionKeys(store.settings.namespace, submission.id).manifest, "retrying", 60_000)
+    redis_client.config_set("maxmemory", redis_client.info("memory")["used_memory"] + 20 * 2**20)
+    try:
+        upload.wait_for_room(payload)
+        with pytest.raises(ServerFull, match="the results of 60,000 jobs"):
+            held_back.wait_for_room(payload)
     finally:
         redis_client.config_set("maxmemory", 0)
 
