@@ -73,7 +73,8 @@ class Follower:
             self._cursor = told[-1]
         if status == 0:
             return False
-        if status not in (FAILURE, INTERRUPTED) or "Traceback" in errors:
+        before_it_began = status == -signal.SIGINT and not self._output.stat().st_size
+        if not before_it_began and (status not in (FAILURE, INTERRUPTED) or "Traceback" in errors):
             raise WrongAnswer(f"a follower of {self.order.submission} ended with {status}: {errors}")
         self._start()
         return True

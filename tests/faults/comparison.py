@@ -6,6 +6,8 @@ import time
 from collections import Counter
 from typing import NamedTuple, cast
 
+import msgspec
+
 from fitq import Client
 from fitq.results.traces import LABELLED_SCHEMA
 from fitq_shared.errors import FitqError, SubmissionNotFound
@@ -22,7 +24,7 @@ BROKER_DEADLINE_SECONDS = 40
 KEPT_KEYS = ("manifest", "index", "committed", "log", "results", "traces", "ids", "sets")
 
 
-class Totals(NamedTuple):
+class Totals(msgspec.Struct, frozen=True):
     """What a storm has done, or several; rows, but for the faults and what was left over."""
 
     faults: int = 0
@@ -41,8 +43,8 @@ class Totals(NamedTuple):
 
     def plus(self, other: Totals) -> Totals:
         """Both together."""
-        *sums, _ = map(sum, zip(self, other, strict=True))
-        return Totals(*sums, max(self.recovery_seconds, other.recovery_seconds))  # type: ignore[arg-type]  # all are int
+        sums = {name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__}
+        return Totals(**sums | {"recovery_seconds": max(self.recovery_seconds, other.recovery_seconds)})
 
     @property
     def clean(self) -> bool:
@@ -51,10 +53,10 @@ class Totals(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """Something that is not as it should be, in words, and how many rows or things it concerns."""
+    """Something that is not as it should be, in words, and how many rows (or keys, files) it is about."""
 
     kind: str
-    count: int
+    rows: int
     what: str
 
 
@@ -72,10 +74,10 @@ def compare(storm: Storm, faults: int) -> tuple[Totals, list[Finding]]:
     findings += _look_after_deletion(storm)
     counts = Counter[str]()
     for finding in findings:
-        counts[finding.kind] += finding.count
+        counts[finding.kind] += finding.rows
     jobs = sum(order.work.job_count for order in storm.clients.orders)
-    found = (counts[kind] for kind in ("lost", "doubled", "differing", "left over"))
-    return Totals(faults, jobs, *found, recovery), findings
+    lost, doubled, differing, left = (counts[kind] for kind in ("lost", "doubled", "differing", "left over"))
+    return Totals(faults, jobs, lost, doubled, differing, left, recovery), findings
 
 
 def _wait_until_finished(storm: Storm) -> None:

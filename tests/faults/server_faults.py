@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import resource
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import redis
 
 from tests.faults.storm import Storm
 
@@ -67,7 +64,7 @@ def keep_the_server_busy_with_a_script(storm: Storm) -> None:
     """It answers BUSY to everybody."""
     seconds = storm.random.uniform(1.0, 3.0)
     with storm.server.connect() as client:
-        client.eval(BUSY, 0, str(seconds))  # type: ignore[no-untyped-call]
+        client.eval(BUSY, 0, str(seconds))
 
 
 def let_the_memory_run_out(storm: Storm) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -40,7 +41,8 @@ def run_storm(
 @click.option("--seed", default=1, show_default=True, help="Of the first storm; each further one has the next.")
 @click.option("--per-storm", default=FAULTS_PER_STORM, show_default=True, help="How many in each.")
 @click.option("--only", default="", help="Only faults with this in their name.")
-def main(faults: int, seed: int, per_storm: int, only: str) -> None:
+@click.option("--keep", type=click.Path(path_type=Path), help="Folder where logs, data and results of each storm stay.")
+def main(faults: int, seed: int, per_storm: int, only: str, keep: Path | None) -> None:
     """Let faults rage over a server, workers and clients; exit with 1 when a promise was broken."""
     chosen = [fault for fault in FAULTS if only in fault.__name__]
     totals, failed = Totals(), False
@@ -48,9 +50,9 @@ def main(faults: int, seed: int, per_storm: int, only: str) -> None:
         works = make_works(Path(folder))
         while totals.faults < faults:
             count = min(per_storm, faults - totals.faults)
-            with tempfile.TemporaryDirectory() as own:
+            with _folder(seed, keep) as own:
                 try:
-                    found, findings, names = run_storm(find_server(), Path(own), works, seed, count, chosen)
+                    found, findings, names = run_storm(find_server(), own, works, seed, count, chosen)
                 except Exception:
                     traceback.print_exc()
                     found, findings, names = Totals(count), [], ["?"]
@@ -58,12 +60,23 @@ def main(faults: int, seed: int, per_storm: int, only: str) -> None:
             totals = totals.plus(found)
             print(f"seed {seed}: {found}", flush=True)
             for finding in findings:
-                print(f"  {finding.kind} {finding.count}: {finding.what}", flush=True)
-            if findings:
-                print(f"  faults: {', '.join(names)}", flush=True)
+                print(f"  {finding.kind} {finding.rows}: {finding.what}", flush=True)
+            print(f"  {', '.join(names)}", flush=True)
             seed += 1
     print(totals)
     sys.exit(0 if totals.clean and not failed else 1)
+
+
+@contextmanager
+def _folder(seed: int, keep: Path | None) -> Iterator[Path]:
+    """Where a storm has its files."""
+    if keep is not None:
+        own = keep / f"storm-{seed}"
+        own.mkdir(parents=True)
+        yield own
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary)
 
 
 if __name__ == "__main__":
