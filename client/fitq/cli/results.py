@@ -11,6 +11,7 @@ import click
 from fitq.cli import options
 from fitq.cli.interrupts import held
 from fitq_shared import command_line
+from fitq_shared.errors import FitqError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,7 +86,7 @@ def command(
 
 
 def _write(batches: Batches, schema: pa.Schema, output: str, format: str, since: str | None, in_pieces: bool) -> None:
-    """Write the batches, then tell the last cursor; after Ctrl-C too, where what was written is of use."""
+    """Write the batches, then tell the last cursor; after Ctrl-C or an error too, where what was written is of use."""
     from fitq.results.writers import writing
 
     facts = {"cursor": since}
@@ -95,7 +96,7 @@ def _write(batches: Batches, schema: pa.Schema, output: str, format: str, since:
                 with held():  # rows that are out are behind the cursor that is told
                     write(batch)
                     facts["cursor"] = cursor
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, FitqError):
         if in_pieces:
             _tell(facts["cursor"])
         raise
