@@ -22,7 +22,7 @@ from fitq import readers
 from fitq.client import Client
 from fitq.submitting import admission
 from fitq.submitting.planner import plan
-from fitq_shared.errors import DifferentContent, ResultsUnreachable, ServerFull, SubmissionNotFound
+from fitq_shared.errors import DifferentContent, ResultsUnreachable, ServerFull, SubmissionCancelled, SubmissionNotFound
 from fitq_shared.jobs.frames import decode
 from fitq_shared.jobs.job import Samples
 from fitq_shared.jobs.schemas import JOB_SCHEMA
@@ -124,6 +124,23 @@ def test_an_upload_that_a_full_server_stopped_is_resumed(
 
     assert (resumed.status().state, resumed.status().jobs) == ("closed", 20_000)
     assert stored_indexes(fitting, resumed.id) == list(range(20_000))
+
+
+def test_an_upload_that_somebody_cancels_leaves_what_was_fitted(client: Client, finish: Callable[..., None]) -> None:
+    """The client is told, and the fits that were done before stay."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for number, batch in enumerate(jobs()):
+            if number == 3:
+                (manifest,) = client.submissions()
+                finish(manifest.id, 0)
+                client.submission(manifest.id).cancel()
+            yield batch
+
+    with pytest.raises(SubmissionCancelled, match="was cancelled"):
+        client.submit(batches())
+    (manifest,) = client.submissions()
+    assert (manifest.state, manifest.done_chunks) == ("cancelled", 1)
 
 
 def test_the_command_line_says_how_to_resume(fitq: Callable[..., Result], redis_client: redis.Redis) -> None:
