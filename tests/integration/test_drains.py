@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from fitq_shared.queue import LANES
 from fitq_shared.settings import Settings
-from fitq_shared.store.keys import SubmissionKeys, broker_prefix
+from fitq_shared.store.keys import SubmissionKeys, broker_prefix, lane
+from fitq_worker.chunks.delivery import read_message
 from fitq_worker.engine import fit
 
 if TYPE_CHECKING:
@@ -52,10 +53,11 @@ def holds(fleet: Fleet, name: str) -> bool:
 
 
 def assert_nobody_has_died(fleet: Fleet, name: str) -> None:
-    """The chunk waits in its lane as if no worker had ever taken it."""
+    """The chunk waits in its lane as if no worker had ever taken it: before those that came after it."""
     assert starts(fleet, name) == b"0"
     assert not fleet.redis_client.exists(SubmissionKeys(fleet.store.settings.namespace, name).lease(0))
-    assert fleet.store.message_count(LANES[0]) == 1
+    messages = cast("list[bytes]", fleet.redis_client.lrange(lane(fleet.store.settings.namespace, LANES[0]), 0, -1))
+    assert [read_message(message) for message in reversed(messages)] == [(name, 0), ("behind", 0)]
     assert not fleet.redis_client.exists(broker_prefix(fleet.store.settings.namespace) + "unacked")
 
 
@@ -84,6 +86,7 @@ def test_a_worker_gives_its_chunk_back_when_the_drain_has_ended(
     fleet = ready(start_fleet(settings, "--drain", "1"))
     fleet.submit("long", steps=ENDLESS)
     fleet.wait_until_claimed("long")
+    fleet.submit("behind")
     assert fleet.worker.stop(signal.SIGTERM) == 0
     assert_nobody_has_died(fleet, "long")
 
@@ -92,6 +95,7 @@ def test_a_second_signal_ends_the_drain(start_fleet: Callable[..., Fleet], setti
     fleet = ready(start_fleet(settings, "--drain", "3600"))
     fleet.submit("long", steps=ENDLESS)
     fleet.wait_until_claimed("long")
+    fleet.submit("behind")
     fleet.worker.process.send_signal(signal.SIGTERM)
     time.sleep(1.0)
     assert fleet.worker.process.poll() is None
