@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fitq_worker.fleet.supervisor import DRAIN_SECONDS
+from fitq_worker.fleet.drain import DRAIN_SECONDS, GIVE_BACK_SECONDS
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +41,7 @@ def test_redis_keeps_what_it_was_given(services: dict[str, Any]) -> None:
 def test_workers_have_the_time_to_finish_their_chunks(services: dict[str, Any]) -> None:
     """Docker kills later than the supervisor does."""
     for name in ("worker", "worker-cpu"):
-        assert int(services[name]["stop_grace_period"].removesuffix("s")) > DRAIN_SECONDS
+        assert int(services[name]["stop_grace_period"].removesuffix("s")) > DRAIN_SECONDS + GIVE_BACK_SECONDS
 
 
 def test_every_service_restarts_and_says_whether_it_is_well(services: dict[str, Any]) -> None:

@@ -24,7 +24,8 @@
     │   └── JobNotFinished      the fit of this job is not done yet
     ├── WorkerError             what a worker needs of its machine or holds of its chunks
     │   ├── DeviceError         there is no such device, or torch cannot compute on it
-    │   └── ClaimLost           the chunks are another worker's now, or were deleted
+    │   ├── ClaimLost           the chunks are another worker's now, or were deleted
+    │   └── DrainEnded          the worker is to stop, and the time in which it could finish its chunks is over
     ├── LocalFailure            the private server or worker of `fitq run` did not start or ended early
     ├── FrameError              bytes that are no frame this version of fitq can read
     └── MissingDependency       an optional package (an extra) is needed and not installed
@@ -156,6 +157,10 @@ class DeviceError(WorkerError):
 
 class ClaimLost(WorkerError):
     """None of the chunks is this worker's any longer: it was taken for dead, or their submissions were deleted."""
+
+
+class DrainEnded(WorkerError):
+    """This worker was told to stop, and the time in which it could finish its chunks is over: others fit them."""
 
 
 class LocalFailure(FitqError):

@@ -63,8 +63,20 @@ def main() -> None:
     show_default=True,
     help="Threads of each for array work. More processes do more than more threads.",
 )
-def start(device: str, processes: int | None, memory: float | None, threads: int) -> None:
-    """Start worker processes and look after them until TERM or Ctrl-C."""
+@command_line.option(
+    "--drain",
+    type=click.FloatRange(min=0, max=86400),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long each may go on with its chunk once it is told to stop. A chunk that takes longer is given back, and "
+    "another worker fits it from its beginning.",
+)
+def start(device: str, processes: int | None, memory: float | None, threads: int, drain: float) -> None:
+    """Start worker processes and look after them until TERM or Ctrl-C.
+
+    A second TERM or Ctrl-C ends the drain, a third one kills.
+    """
     from fitq_shared.settings import Settings, mask_password
     from fitq_worker.fleet.devices import choose_devices, cuda_devices
     from fitq_worker.fleet.logs import configure_logging
@@ -73,7 +85,7 @@ def start(device: str, processes: int | None, memory: float | None, threads: int
     settings = Settings.from_environment()
     devices = choose_devices(device, cuda_devices())
     configure_logging()
-    workers = start_workers(devices, processes, None if memory is None else int(memory * 2**30), threads)
+    workers = start_workers(devices, processes, None if memory is None else int(memory * 2**30), threads, drain)
 
     from fitq_shared.queue import LANES  # imports what takes longer than to start a process
 

@@ -95,7 +95,7 @@ def fit_together(
     A chunk with which workers died is alone and fitted in parts, each of which is given to `note_trial` before.
 
     Raises:
-        ClaimLost: from `check_claims`.
+        ClaimLost, DrainEnded: from `check_claims`.
     """
     started = time.monotonic()
     rows = join([chunk.rows for chunk in chunks])

@@ -9,15 +9,24 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from celery import shared_task
-from celery.signals import setup_logging, worker_process_init
+from celery.exceptions import Reject
+from celery.signals import setup_logging, worker_process_init, worker_shutting_down
 
-from fitq_shared.errors import ClaimLost, ResultsUnreachable, ServerError, SubmissionDamaged, SubmissionNotFound
+from fitq_shared.errors import (
+    ClaimLost,
+    DrainEnded,
+    ResultsUnreachable,
+    ServerError,
+    SubmissionDamaged,
+    SubmissionNotFound,
+)
 from fitq_shared.queue import FIT_CHUNK, INTERACTIVE_LANE
 from fitq_shared.settings import Settings
 from fitq_shared.store.fitting import Commit, FittingStore
 from fitq_shared.waiting import attempts, persist
 from fitq_worker.chunks.leases import Leases
 from fitq_worker.fleet.devices import DEVICE_FAILED_STATUS, DEVICE_VARIABLE
+from fitq_worker.fleet.drain import tell_to_stop
 from fitq_worker.fleet.logs import configure_logging
 from fitq_worker.fleet.memory import limit_memory
 
@@ -49,6 +58,9 @@ def fit_chunk(task: Any, submission: str, chunk: int) -> Summary:
 
     Small chunks of the same shape that wait in the interactive lane are fitted with it. Their own messages come later
     and find them committed.
+
+    Raises:
+        Reject: the drain has ended; the message goes back to its lane at once.
     """
     from fitq_worker.chunks import batch
 
@@ -80,7 +92,17 @@ def fit_chunk(task: Any, submission: str, chunk: int) -> Summary:
         _log.warning("%s: given back, %s", first, error)
         leases.give_back()
         return {"skipped": str(error)}
+    except DrainEnded as error:
+        _log.info("%s: given back, %s", first, error)
+        leases.give_back()
+        raise Reject(str(error), requeue=True) from None
     return {**summaries[0], "chunks": len(chunks)}
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def stop(**_celery: Any) -> None:
+    """In Celery's main process, at every TERM: it takes no more messages, and its child has the drain for its chunk."""
+    tell_to_stop()
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]
@@ -117,6 +139,7 @@ def _commit_patiently(store: FittingStore, chunk: Chunk, commit: Commit, leases:
 
     Raises:
         ClaimLost: the submission was deleted, or another worker has the chunk.
+        DrainEnded: the results are given up, and another worker fits the chunk.
         ResultsUnreachable: files could not be written for FILES_PATIENCE_SECONDS.
     """
     give_up = time.monotonic() + FILES_PATIENCE_SECONDS

@@ -5,7 +5,7 @@ a client killed between storing chunks and publishing them. A chunk is stranded 
 holds a lease on it, its last message is not fresh, and it cannot be merely waiting: its lane is empty, or younger
 messages were taken from it. A wrong guess costs one message, which the claim or the commit drops.
 
-The same loop deletes submissions whose time to live is over, and buries what lies among taken messages and is none.
+The same loop deletes submissions whose time to live is over.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from fitq_shared.errors import AccessDenied, ServerError, SubmissionDamaged
 from fitq_shared.queue import LANES, client_app, publish
 from fitq_shared.settings import Settings
-from fitq_shared.store.dead_letters import DeadLetters
 from fitq_shared.store.stranded import StrandedChunks, WaitingChunk
 from fitq_shared.store.submitting import SubmittingStore
 
@@ -54,11 +53,10 @@ class Reconciler(threading.Thread):
 
     def _reconcile_until_stopped(self) -> None:
         stranded, store = StrandedChunks(self._settings), SubmittingStore(self._settings)
-        letters, app, pause = DeadLetters(self._settings), client_app(self._settings), 0.0
+        app, pause = client_app(self._settings), 0.0
         while not self._stopped.wait(pause):
             try:
                 store.delete_expired()
-                letters.bury_unreadable()
                 reconcile(stranded, app)
             except AccessDenied:
                 raise
