@@ -12,8 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import hypothesis
 import pytest
@@ -38,6 +39,10 @@ class Server(NamedTuple):
 
     url: str
     binary: str
+
+
+#: The function of the fixture `configured_server`.
+Configured: TypeAlias = Callable[..., AbstractContextManager[int]]
 
 
 class Worker(NamedTuple):
@@ -89,6 +94,27 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with private_server(binary, tmp_path_factory.mktemp(request.param)) as private:
         private.wait()
         yield Server(private.settings.redis_url, binary)
+
+
+@pytest.fixture(scope="session")
+def configured_server(server: Server) -> Configured:
+    """A function `(folder, **options)` that runs a server of the same kind with these options and gives its port."""
+
+    @contextmanager
+    def run(folder: Path, **options: object) -> Iterator[int]:
+        port = _free_port()
+        fixed = {"bind": "127.0.0.1", "dir": folder, "save": "", "port": port}
+        names = {name.replace("_", "-"): value for name, value in (fixed | options).items()}
+        command = [server.binary, *(str(text) for name, value in names.items() for text in (f"--{name}", value))]
+        log = folder / "server.log"
+        with log.open("ab") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
+            try:
+                _wait_for_port(int(options.get("tls_port", port)), process, log)  # type: ignore[call-overload]
+                yield int(options.get("tls_port", port))  # type: ignore[call-overload]
+            finally:
+                process.kill()
+
+    return run
 
 
 @pytest.fixture
@@ -228,6 +254,16 @@ def _wait_for_server(url: str, process: subprocess.Popen[bytes], log: Path) -> N
                 time.sleep(0.02)
             else:
                 return
+    pytest.fail(f"{process.args!r} does not answer:\n{log.read_text()}")
+
+
+def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + SERVER_START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
     pytest.fail(f"{process.args!r} does not answer:\n{log.read_text()}")
 
 

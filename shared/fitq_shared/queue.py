@@ -114,6 +114,7 @@ def _app(settings: Settings, **more: Any) -> Celery:
     app = Celery("fitq", set_as_current=False)
     app.conf.update(
         broker_url=settings.redis_url,
+        broker_use_ssl=settings.tls_options() or None,
         broker_transport_options=_transport_options(settings),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from fitq.results.json_rows import JSON_SCHEMA
 from fitq_shared.jobs.schemas import Status
-from fitq_shared.settings import mask_password
+from fitq_shared.masking import mask_url
 from fitq_shared.store.manifest import Manifest
 
 _SECONDS_BETWEEN_LINES = 2.0
@@ -48,7 +48,7 @@ def quiet_when_nobody_reads() -> Iterator[None]:
 
 def document_of(manifest: Manifest) -> dict[str, Any]:
     """A manifest as JSON has it."""
-    fields = msgspec.structs.asdict(manifest) | {"results_url": mask_password(manifest.results_url)}
+    fields = msgspec.structs.asdict(manifest) | {"results_url": mask_url(manifest.results_url)}
     return {**fields, "finished": manifest.finished, "fits_per_second": manifest.fits_per_second}
 
 

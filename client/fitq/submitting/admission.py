@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from fitq_shared.errors import ServerFull
 from fitq_shared.jobs.rows import Rows
 from fitq_shared.jobs.trace import recorded_counts
-from fitq_shared.settings import mask_password
+from fitq_shared.masking import mask_url
 from fitq_shared.store.manifest import Manifest
 from fitq_shared.store.payload import Payload
 from fitq_shared.store.submitting import Memory, SubmittingStore
@@ -97,7 +97,7 @@ class Admission:
 
     def _full(self, memory: Memory, results: float, why: str) -> ServerFull:
         return ServerFull(
-            f"Redis at {mask_password(self._store.settings.redis_url)} has no room for more jobs: {_mib(memory.used)} of "
+            f"Redis at {mask_url(self._store.settings.redis_url)} has no room for more jobs: {_mib(memory.used)} of "
             f"{_mib(memory.limit)} are in use, the results of {self._jobs:,} jobs will take {_mib(results)} beside those of "
             f"other submissions, {why}; delete "
             "finished submissions, raise maxmemory, or keep results in files (FITQ_RESULTS_URL)"

@@ -157,6 +157,11 @@ def dead_letter_count(namespace: str) -> str:
     return f"{namespace}:dead-letter-count"
 
 
+def trial(namespace: str, token: str) -> str:
+    """What `fitq-worker check` writes, for seconds, to see whether it can."""
+    return f"{namespace}:check:{token}"
+
+
 def offers(namespace: str, shape: str) -> str:
     """Set: submission and number of small chunks of this shape that wait in the interactive lane."""
     return f"{namespace}:waiting:{shape}"
