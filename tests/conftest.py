@@ -98,19 +98,21 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session")
 def configured_server(server: Server) -> Configured:
-    """A function `(folder, **options)` that runs a server of the same kind with these options and gives its port."""
+    """A function `(folder, tls=False, **options)` that runs a server of the same kind with these options; gives its port."""
 
     @contextmanager
-    def run(folder: Path, **options: object) -> Iterator[int]:
+    def run(folder: Path, *, tls: bool = False, **options: object) -> Iterator[int]:
         port = _free_port()
-        fixed = {"bind": "127.0.0.1", "dir": folder, "save": "", "port": port}
+        fixed = {"bind": "127.0.0.1", "dir": folder, "save": "", "port": 0 if tls else port, "tls_port": port}
+        if not tls:
+            del fixed["tls_port"]  # a server without TLS does not know it
         names = {name.replace("_", "-"): value for name, value in (fixed | options).items()}
         command = [server.binary, *(str(text) for name, value in names.items() for text in (f"--{name}", value))]
         log = folder / "server.log"
         with log.open("ab") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
             try:
-                _wait_for_port(int(options.get("tls_port", port)), process, log)  # type: ignore[call-overload]
-                yield int(options.get("tls_port", port))  # type: ignore[call-overload]
+                _wait_for_port(port, process, log)
+                yield port
             finally:
                 process.kill()
 

@@ -100,7 +100,7 @@ def _translated_errors(app: Celery) -> Iterator[None]:
     """Unwrap the errors of the Redis client, which kombu wraps in its own, and translate them as the store does."""
     from kombu.exceptions import BatchPublishError, OperationalError
 
-    with translate_errors(app.conf.broker_url):
+    with translate_errors(app.conf.broker_url, app.conf.broker_use_ssl or {}):
         try:
             yield
         except (BatchPublishError, OperationalError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -43,15 +43,18 @@ def connect(settings: Settings) -> redis.Redis:
 
 
 @contextmanager
-def translate_errors(url: str) -> Iterator[None]:
-    """Turn the Redis client's errors into fitq's, with the URL (password masked) and the next step."""
+def translate_errors(url: str, tls_options: Mapping[str, Any]) -> Iterator[None]:
+    """Turn the Redis client's errors into fitq's, with the URL (password masked) and the next step.
+
+    `tls_options` are those with which it was connected, none without TLS.
+    """
     try:
         yield
     except (redis.exceptions.RedisError, ConnectionError) as error:
-        raise _translated(error, url) from None
+        raise _translated(error, url, tls_options) from None
 
 
-def _translated(error: redis.exceptions.RedisError | ConnectionError, url: str) -> FitqError:
+def _translated(error: redis.exceptions.RedisError | ConnectionError, url: str, tls_options: Mapping[str, Any]) -> FitqError:
     server, text = f"Redis at {mask_url(url)}", hide(error, url)
     if isinstance(error, redis.exceptions.OutOfMemoryError):
         return ServerFull(
@@ -61,10 +64,13 @@ def _translated(error: redis.exceptions.RedisError | ConnectionError, url: str) 
         return _right_missing(error, server, url)
     if isinstance(error, redis.exceptions.AuthenticationError):
         return AccessDenied(f"{server} does not let us in ({text}): set user and password in FITQ_REDIS_URL")
-    if reason := explain_tls(error):
+    if reason := explain_tls(error, url, tls_options):
         return AccessDenied(f"{server}: {reason}")
     if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError | ConnectionError):
-        return ServerUnreachable(f"no Redis answers at {mask_url(url)} ({text}): start one or set FITQ_REDIS_URL")
+        other = "without TLS wants redis://" if url.startswith("rediss:") else "that speaks TLS wants rediss://"
+        return ServerUnreachable(
+            f"no Redis answers at {mask_url(url)} ({text}): start one or set FITQ_REDIS_URL; one {other}"
+        )
     return ServerRefuses(f"{server} refuses what was asked ({text}): {_cause(error)}")
 
 

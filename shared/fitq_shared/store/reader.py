@@ -60,7 +60,7 @@ class Reader:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._redis = connect(settings)
+        self._redis, self._tls_options = connect(settings), settings.tls_options()
         # It never changes, and a worker asks with each commit; what is kept must not grow with the submissions.
         self.results_url = lru_cache(_KEPT_URLS)(self._read_results_url)
 
@@ -242,7 +242,7 @@ class Reader:
         return keys.SubmissionKeys(self.settings.namespace, submission)
 
     def _server(self) -> AbstractContextManager[None]:
-        return translate_errors(self.settings.redis_url)
+        return translate_errors(self.settings.redis_url, self._tls_options)
 
 
 def not_found(submission: str) -> SubmissionNotFound:
