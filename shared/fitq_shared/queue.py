@@ -60,7 +60,8 @@ def publish(app: Celery, lane: str, submission: str, chunks: Iterable[int]) -> N
     """
     with _translated_errors(app), app.producer_pool.acquire(block=True) as producer, producer.batch():
         for chunk in chunks:
-            app.send_task(FIT_CHUNK, args=(submission, chunk), queue=lane, producer=producer)
+            # Lanes need no declaration, and kombu goes on with a closed channel when the connection is lost amid one.
+            app.send_task(FIT_CHUNK, args=(submission, chunk), queue=lane, producer=producer, declare=[])
 
 
 def client_app(settings: Settings) -> Celery:
