@@ -9,6 +9,7 @@
     │   ├── ServerUnreachable   nobody answers at the URL
     │   ├── AccessDenied        the user, the password or a right is wrong
     │   ├── ServerFull          it answers but refuses writes: maxmemory is reached
+    │   ├── QuotaExceeded       the namespace may not have so many jobs or bytes
     │   ├── ServerRefuses       it answers but does something else: busy, read-only, its disk is full
     │   └── ResultsUnreachable  the files of FITQ_RESULTS_URL cannot be read or written
     ├── SubmissionError         one submission, or what was asked of it
@@ -89,6 +90,10 @@ class AccessDenied(ServerError):
 
 class ServerFull(ServerError):
     """Redis answers but refuses writes because maxmemory is reached."""
+
+
+class QuotaExceeded(ServerError):
+    """The namespace may not have so many jobs or bytes; an operator sets how many."""
 
 
 class ServerRefuses(ServerError):

@@ -16,12 +16,12 @@ import pytest
 import redis
 
 from fitq import Client, FitJob, Submission
-from fitq_shared.errors import AccessDenied
+from fitq_shared.errors import AccessDenied, QuotaExceeded
 from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.rows import Rows
 from fitq_shared.queue import INTERACTIVE_LANE
 from fitq_shared.settings import Settings
-from fitq_shared.store.keys import expiries, submissions
+from fitq_shared.store.keys import expiries, quota, submissions
 from fitq_shared.store.payload import payload_of
 
 if TYPE_CHECKING:
@@ -216,6 +216,45 @@ def test_a_tenant_works_in_its_own_namespace(guarded: Guarded, fleet: Worker) ->
     assert submission.id not in [manifest.id for manifest in Client(guarded.settings("viewer")).submissions()]
     submission.delete()
     other.delete()
+
+
+def test_a_tenant_cannot_go_beyond_its_quota(guarded: Guarded) -> None:
+    """Nor raise it; the other one submits as before. What is deleted makes room, and nothing of what was refused stays."""
+    operator, lab = guarded.connection("operator"), Client(guarded.settings("lab-client", "lab"))
+    operator.hset(quota("lab"), "jobs", 3)
+    first = lab.submit(JOBS)
+    with pytest.raises(QuotaExceeded, match=r"'lab' is too small .*2 of 3 jobs are in use.*lab:quota"):
+        lab.submit(JOBS)
+    (refused,) = [manifest for manifest in lab.submissions() if manifest.id != first.id]
+    assert (refused.state, refused.jobs) == ("open", 0)
+    assert not operator.keys(f"lab:*{refused.id}*:jobs:*")
+    with guarded.connection("lab-client") as tenant, pytest.raises(redis.exceptions.NoPermissionError):
+        tenant.hset(quota("lab"), "jobs", 9)
+    Client(guarded.settings("client")).submit(JOBS).delete()
+    first.delete()
+    assert lab.submit(JOBS, resume=refused.id).status().jobs == 2
+    lab.submission(refused.id).delete()
+    operator.unlink(quota("lab"))
+    operator.close()
+
+
+def test_a_quota_of_bytes_counts_frames_shared_sets_and_results(guarded: Guarded) -> None:
+    """As often as they are stored."""
+    operator, lab = guarded.connection("operator"), Client(guarded.settings("lab-client", "lab"))
+    jobs = [{"id": str(number), "x": [0, 1, 2], "y": [0, 1, 4], "degree": 1} for number in range(3)]
+    submission = lab.submit(jobs)
+    manifest = submission.status()
+    stored = lab.store.size(submission.id)[0]
+    assert manifest.results_bytes < manifest.counted_bytes < manifest.results_bytes + stored
+    operator.hset(quota("lab"), "bytes", 2 * manifest.counted_bytes)
+    lab.submit(jobs)
+    with pytest.raises(QuotaExceeded, match=f"{2 * manifest.counted_bytes:,} of {2 * manifest.counted_bytes} bytes"):
+        lab.submit(jobs)
+    for each in lab.submissions():
+        lab.submission(each.id).delete()
+    assert not operator.keys("lab:*{*")
+    operator.unlink(quota("lab"))
+    operator.close()
 
 
 def test_a_worker_under_the_user_of_a_client_ends_and_says_why(

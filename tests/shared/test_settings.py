@@ -171,6 +171,12 @@ def test_results_without_credentials_are_taken(url: str) -> None:
     assert Settings(results_url=url).results_url == url
 
 
+def test_settings_that_are_changed_are_checked_again() -> None:
+    """As `Client(url=...)` and `fitq --redis` do."""
+    with pytest.raises(SettingsError, match="FITQ_REDIS_URL"):
+        msgspec.structs.replace(Settings(), redis_url="redis://:a/b@host")
+
+
 def test_certificates_without_tls_are_refused() -> None:
     """They would be ignored, and everything sent in clear."""
     with pytest.raises(SettingsError, match="FITQ_TLS_CA is set, but FITQ_REDIS_URL is without TLS"):

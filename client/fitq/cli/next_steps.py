@@ -8,6 +8,7 @@ from fitq_shared.errors import (
     JobNotFinished,
     JobNotFound,
     JobsNotKept,
+    QuotaExceeded,
     RetryRefused,
     ServerFull,
     ServerUnreachable,
@@ -26,6 +27,7 @@ _NEXT_STEPS: dict[type[FitqError], str] = {
     JobNotFound: "`fitq results {submission}` shows all ids",
     JobsNotKept: "`fitq retry {submission} INPUT` with the same options takes them from there",
     RetryRefused: "`fitq status {submission}` shows how far it is",
+    QuotaExceeded: "`fitq ls` and `fitq delete ID` make room",
     ServerFull: "`fitq ls --size` and `fitq delete ID` make room",
     ServerUnreachable: "`fitq run` needs no server",
 }

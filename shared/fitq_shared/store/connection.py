@@ -17,6 +17,7 @@ from fitq_shared.store.refused_certificates import explain_tls
 
 #: What a server says of a right that is missing, by itself or in a script.
 _NO_RIGHT = re.compile(r"no permission|can't access|cannot access|ACL failure", re.IGNORECASE)
+_OF_A_KEY = re.compile(r"access .*(key|channel)", re.IGNORECASE)
 #: Where the name of the command stands: in the answer, or where the Redis client names one command of a pipeline.
 _COMMANDS = (re.compile(r"to run the '([\w|]+)"), re.compile(r"Command # \d+ \((\w+)"))
 
@@ -79,7 +80,7 @@ def _right_missing(error: Exception, server: str, url: str) -> AccessDenied:
     user = unquote(urlsplit(url).username or "") or "default"
     named = (found[1] for pattern in _COMMANDS if (found := pattern.search(str(error))))
     command = next(named, None) or next(iter(getattr(error, "__notes__", ())), "a script")
-    what = "with this key or channel" if re.search("key|channel", str(error).rpartition(":")[2]) else "at all"
+    what = "with this key or channel" if _OF_A_KEY.search(str(error)) else "at all"
     return AccessDenied(
         f"{server} does not let user {user!r} run {command.upper()} {what}: use the user for this in FITQ_REDIS_URL and the "
         "namespace it is for in FITQ_NAMESPACE, or give it the right; docs/access.md lists what each user may do"

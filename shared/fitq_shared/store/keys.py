@@ -157,6 +157,11 @@ def dead_letter_count(namespace: str) -> str:
     return f"{namespace}:dead-letter-count"
 
 
+def quota(namespace: str) -> str:
+    """Hash: `jobs` and `bytes` that all submissions together may have; only an operator writes it."""
+    return f"{namespace}:quota"
+
+
 def trial(namespace: str, token: str) -> str:
     """What `fitq-worker check` writes, for seconds, to see whether it can."""
     return f"{namespace}:check:{token}"

@@ -27,6 +27,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     results_url: str = ""
     #: What the results of all its jobs take in the memory of Redis, about.
     results_bytes: Total = 0
+    #: What counts against the quota of bytes: job frames as they were stored, and `results_bytes`.
+    counted_bytes: Total = 0
     started_at: Time | None = None
     finished_at: Time | None = None
     jobs: Total = 0

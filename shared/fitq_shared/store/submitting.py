@@ -12,6 +12,7 @@ from typing import NamedTuple, cast
 
 from fitq_shared.errors import (
     DifferentContent,
+    QuotaExceeded,
     ServerRefuses,
     SubmissionCancelled,
     SubmissionDamaged,
@@ -88,14 +89,16 @@ class SubmittingStore(Reader):
             SubmissionNotFound: it was deleted meanwhile.
             SubmissionCancelled: it was cancelled.
             DifferentContent: it has a chunk of this number with other jobs, or is closed and has none.
+            QuotaExceeded: the namespace may not have so many jobs or bytes.
         """
-        names, chunk, sets_digest = self._keys(submission), payload.chunk, payload.sets_digest
+        names, namespace = self._keys(submission), self.settings.namespace
+        chunk, sets_digest = payload.chunk, payload.sets_digest
         staged = names.staged("jobs", chunk, payload.digest)
         sets = names.shared_sets(sets_digest)
         fixed: list[Field] = [submission, chunk, payload.entry, payload.job_count, lane, sets_digest, names.ids("")]
-        fixed += [part_count(payload.jobs_frame), self.settings.ttl_seconds, results_bytes]
+        fixed += [part_count(payload.jobs_frame), self.settings.ttl_seconds, results_bytes, keys.quota(namespace), namespace]
         touched = [names.manifest, names.chunk_index, names.enqueued, names.jobs(chunk), names.sets, sets, staged]
-        touched.append(keys.expiries(self.settings.namespace))
+        touched += [keys.expiries(namespace), keys.submissions(namespace)]
         with self._server(), self._redis.pipeline(transaction=False) as pipeline:
             set_frame(pipeline, staged, payload.jobs_frame, STAGED_SECONDS)
             if payload.sets_frame is not None:
@@ -110,6 +113,8 @@ class SubmittingStore(Reader):
             raise _cancelled(submission)
         if verdict == b"closed":
             raise different_content(submission, f"it is complete, and has no jobs {payload.first} to {payload.last}")
+        if verdict == b"quota":
+            raise self._quota_exceeded()
         check_staged(verdict, self.settings)
 
     def offer(self, shape: str, submission: str, chunk: int) -> None:
@@ -134,6 +139,17 @@ class SubmittingStore(Reader):
         if verdict == b"cancelled":
             raise _cancelled(submission)
         self._wait_for_disk()
+
+    def _quota_exceeded(self) -> QuotaExceeded:
+        name, manifests = keys.quota(self.settings.namespace), self.manifests()
+        with self._server():
+            limits = cast("dict[bytes, bytes]", self._redis.hgetall(name))
+        used = {b"jobs": sum(each.jobs for each in manifests), b"bytes": sum(each.counted_bytes for each in manifests)}
+        found = [f"{used[kind]:,} of {limits[kind].decode()} {kind.decode()}" for kind in used if kind in limits]
+        return QuotaExceeded(
+            f"the quota of the namespace {self.settings.namespace!r} is too small for these jobs ({' and '.join(found)} are "
+            f"in use): delete finished submissions, or have an operator raise {name}"
+        )
 
     def _wait_for_disk(self) -> None:
         """Return when the append-only file has all that was written, within a second by Redis's usual settings.

@@ -17,3 +17,12 @@ local function remove_frame(key)
   local n = 0
   while redis.call('UNLINK', part(key, n)) == 1 do n = n + 1 end
 end
+
+local function frame_size(key)
+  local n, size = 0, 0
+  repeat
+    local bytes = redis.call('STRLEN', part(key, n))
+    n, size = n + 1, size + bytes
+  until bytes == 0
+  return size
+end
