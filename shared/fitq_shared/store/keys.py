@@ -162,7 +162,7 @@ def quota(namespace: str) -> str:
     return f"{namespace}:quota"
 
 
-def trial(namespace: str, token: str) -> str:
+def check(namespace: str, token: str) -> str:
     """What `fitq-worker check` writes, for seconds, to see whether it can."""
     return f"{namespace}:check:{token}"
 
