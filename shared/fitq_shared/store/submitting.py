@@ -177,13 +177,18 @@ class SubmittingStore(Reader):
             files.remove_all()  # first: while the manifest is there, a removal that fails can be tried again
         with self._server():
             # The manifest last: what is killed in between can be tried again. Then once more what was committed meanwhile.
-            for some in (*_portions(names), [self._keys(submission).manifest], *_portions(names)):
+            for some in _portions(names):
                 self._redis.unlink(*some)
-            if manifest.key:
-                self._redis.unlink(keys.named(namespace, manifest.key))
-            self._redis.zrem(keys.submissions(namespace), submission)
-            self._redis.zrem(keys.expiries(namespace), submission)
-            self._redis.srem(keys.active(namespace), submission)
+            with self._redis.pipeline() as transaction:  # with all that names it, or nobody would find that any more
+                transaction.unlink(self._keys(submission).manifest)
+                if manifest.key:
+                    transaction.unlink(keys.named(namespace, manifest.key))
+                transaction.zrem(keys.submissions(namespace), submission)
+                transaction.zrem(keys.expiries(namespace), submission)
+                transaction.srem(keys.active(namespace), submission)
+                transaction.execute()
+            for some in _portions(names):
+                self._redis.unlink(*some)
         if files is not None:
             files.remove_all()  # what a worker has committed meanwhile
 
