@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test test-machines fuzz reference lint check bench bench-engine bench-pipeline clean
+.PHONY: help setup demo test soak fuzz test-machines reference lint check bench bench-engine bench-pipeline clean
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,6 +21,12 @@ demo: setup  ## ten thousand notebook fits and 142 countries through a private s
 
 test: setup lint  ## lint, types and the test suite
 	$(BIN)/pytest
+
+FAULTS ?= 1000
+SEED ?= 1
+
+soak: setup  ## FAULTS=1000 faults from SEED=1 on over servers, workers and clients; hours, if wanted
+	$(BIN)/python -m tests.faults.soak --faults $(FAULTS) --seed $(SEED)
 
 # How torch, its MKL, numpy and its OpenBLAS compute on processors without AVX-512, and on those without AVX2.
 MACHINES := avx2 sse

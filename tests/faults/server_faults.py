@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import resource
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+import redis
 
 from tests.faults.storm import Storm
 
-#: A script that does nothing for a while, in seconds of processor time.
-BUSY = "local stop = os.clock() + tonumber(ARGV[1]) while os.clock() < stop do end return 1"
+#: A script that never ends by itself.
+BUSY = "while true do end"
 #: Nobody listens there.
 DEAD_PORT = 1
 #: What is left when memory or disk run out: some commands come through, others do not.
@@ -62,9 +65,12 @@ def flush_the_scripts(storm: Storm) -> None:
 
 def keep_the_server_busy_with_a_script(storm: Storm) -> None:
     """It answers BUSY to everybody."""
-    seconds = storm.random.uniform(1.0, 3.0)
+    script = threading.Thread(target=_run_until_killed, args=[storm])
+    script.start()
+    storm.pass_time(1.0, 3.0)
     with storm.server.connect() as client:
-        client.eval(BUSY, 0, str(seconds))
+        client.script_kill()
+    script.join()
 
 
 def let_the_memory_run_out(storm: Storm) -> None:
@@ -101,6 +107,11 @@ def change_the_password_and_back(storm: Storm) -> None:
         client.client_kill_filter(_type="normal", skipme=True)
         storm.pass_time(0.5, 4.0)
         client.config_set("requirepass", storm.server.password)
+
+
+def _run_until_killed(storm: Storm) -> None:
+    with storm.server.connect() as client, suppress(redis.exceptions.ResponseError):
+        client.eval(BUSY, 0)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import traceback
@@ -44,6 +45,8 @@ def run_storm(
 @click.option("--keep", type=click.Path(path_type=Path), help="Folder where logs, data and results of each storm stay.")
 def main(faults: int, seed: int, per_storm: int, only: str, keep: Path | None) -> None:
     """Let faults rage over a server, workers and clients; exit with 1 when a promise was broken."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # which a process in the background would ignore, or die of at once
+        signal.signal(number, signal.default_int_handler)
     chosen = [fault for fault in FAULTS if only in fault.__name__]
     totals, failed = Totals(), False
     with tempfile.TemporaryDirectory() as folder:

@@ -39,9 +39,16 @@ class Storm:
             self.order_something()
             time.sleep(self.random.uniform(0.0, LONGEST_PAUSE_SECONDS))
             names.append(fault.__name__)
+            self.note(fault.__name__)
             fault(self)
             self.fleet.revive()
+        self.note("over")
         return names
+
+    def note(self, what: str) -> None:
+        """Write down what happens when, for who looks at the logs later."""
+        with (self.folder / "faults.log").open("a") as log:
+            print(time.strftime("%H:%M:%S"), what, file=log)
 
     def order_something(self) -> Order:
         """Submit one of the works, in one of the ways; a submission may still be on its way when this returns."""

@@ -198,20 +198,20 @@ class SubmittingStore(Reader):
         if files is not None:
             files.remove_all()  # first: while the manifest is there, a removal that fails can be tried again
         with self._server():
-            # The manifest after all else: what is killed in between can be tried again. And the list of shared sets, which
-            # may grow until then, last.
+            # The manifest after all else, with all that names it: what is killed in between can be tried again. And the list of
+            # shared sets, which may grow until then, last.
             self._unlink([name for name in self._all_keys(manifest) if name != names.sets])
             with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.hgetall(names.manifest)
                 pipeline.unlink(names.manifest)
-                last, _ = pipeline.execute()
+                if manifest.key:
+                    pipeline.unlink(keys.named(namespace, manifest.key))
+                pipeline.zrem(keys.submissions(namespace), submission)
+                pipeline.zrem(keys.expiries(namespace), submission)
+                pipeline.srem(keys.active(namespace), submission)
+                last, *_ = pipeline.execute()
             # Nothing is added or committed any more: what was meanwhile goes too.
             self._unlink(self._all_keys(manifest_of(submission, last) if last else manifest))
-            if manifest.key:
-                self._redis.unlink(keys.named(namespace, manifest.key))
-            self._redis.zrem(keys.submissions(namespace), submission)
-            self._redis.zrem(keys.expiries(namespace), submission)
-            self._redis.srem(keys.active(namespace), submission)
         if files is not None:
             files.remove_all()  # what a worker has committed meanwhile
 
