@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test test-machines reference lint check bench bench-engine bench-pipeline clean
+.PHONY: help setup demo test test-machines fuzz reference lint check bench bench-engine bench-pipeline clean
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,14 @@ test-machines: $(MACHINES:%=test-machine-%)  ## the engine's tests once more, as
 test-machine-%: setup
 	XDG_CACHE_HOME=$(CURDIR)/$(VENV)/$* $($*) $(BIN)/pytest -W ignore::ImportWarning tests/engine tests/worker/verify/test_checks.py
 
+# What it finds fails `make test` from then on; what leads somewhere new is kept in .fuzz for the next time.
+FUZZ_SECONDS ?= 600
+
+fuzz: setup  ## bytes made to break the readers of frames and of JSONL, ten minutes each
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --group fuzz
+	$(BIN)/python tests/fuzz/fuzz.py frames -max_total_time=$(FUZZ_SECONDS)
+	$(BIN)/python tests/fuzz/fuzz.py jsonl -max_total_time=$(FUZZ_SECONDS)
+
 reference: setup  ## write docs/jobs.md anew, from the fields of a job
 	$(BIN)/python docs/write_jobs.py > docs/jobs.md
 
@@ -54,4 +62,4 @@ bench-pipeline: setup  ## a million jobs on the whole path, beside the engine al
 	$(BIN)/python benchmarks/pipeline.py
 
 clean:  ## remove everything that the other targets made
-	rm -rf $(VENV) demo-output benchmarks/results .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .fuzz demo-output benchmarks/results .mypy_cache .ruff_cache .pytest_cache

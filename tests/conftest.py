@@ -12,8 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import hypothesis
 import pytest
@@ -38,6 +39,10 @@ class Server(NamedTuple):
 
     url: str
     binary: str
+
+
+#: The function of the fixture `configured_server`.
+Configured: TypeAlias = Callable[..., AbstractContextManager[int]]
 
 
 class Worker(NamedTuple):
@@ -89,6 +94,29 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with private_server(binary, tmp_path_factory.mktemp(request.param)) as private:
         private.wait()
         yield Server(private.settings.redis_url, binary)
+
+
+@pytest.fixture(scope="session")
+def configured_server(server: Server) -> Configured:
+    """A function `(folder, tls=False, **options)` that runs a server of the same kind with these options; gives its port."""
+
+    @contextmanager
+    def run(folder: Path, *, tls: bool = False, **options: object) -> Iterator[int]:
+        port = _free_port()
+        fixed = {"bind": "127.0.0.1", "dir": folder, "save": "", "port": 0 if tls else port, "tls_port": port}
+        if not tls:
+            del fixed["tls_port"]  # a server without TLS does not know it
+        names = {name.replace("_", "-"): value for name, value in (fixed | options).items()}
+        command = [server.binary, *(str(text) for name, value in names.items() for text in (f"--{name}", value))]
+        log = folder / "server.log"
+        with log.open("ab") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
+            try:
+                _wait_for_port(port, process, log)
+                yield port
+            finally:
+                process.kill()
+
+    return run
 
 
 @pytest.fixture
@@ -169,7 +197,9 @@ def nist(pytestconfig: pytest.Config) -> Path:
 def pytest_configure() -> None:
     # A slow or busy machine is no fault of what it tests.
     hypothesis.settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    hypothesis.settings.load_profile("any-machine")
+    # What passes today must not fail tomorrow with nothing changed; new examples are for the machines of developers.
+    hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("any-machine"), derandomize=True)
+    hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "any-machine")
     # A suite that runs in the background starts with SIGINT ignored, and so would every process of the tests.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -226,6 +256,16 @@ def _wait_for_server(url: str, process: subprocess.Popen[bytes], log: Path) -> N
                 time.sleep(0.02)
             else:
                 return
+    pytest.fail(f"{process.args!r} does not answer:\n{log.read_text()}")
+
+
+def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + SERVER_START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
     pytest.fail(f"{process.args!r} does not answer:\n{log.read_text()}")
 
 

@@ -99,7 +99,8 @@ class PrivateServer(msgspec.Struct, frozen=True):
 def private_server(binary: str, directory: Path) -> Iterator[PrivateServer]:
     """A server that keeps nothing on the disk; its log is in `directory`."""
     port, password, log = _free_port(), secrets.token_hex(16), directory / "server.log"
-    settings = msgspec.structs.replace(Settings.from_environment(), redis_url=f"redis://:{password}@127.0.0.1:{port}/0")
+    url, no_tls = f"redis://:{password}@127.0.0.1:{port}/0", dict.fromkeys(("tls_ca", "tls_certificate", "tls_key"), "")
+    settings = msgspec.structs.replace(Settings.from_environment(), redis_url=url, **no_tls)
     options = {
         "bind": "127.0.0.1",
         "port": port,

@@ -60,7 +60,8 @@ def publish(app: Celery, lane: str, submission: str, chunks: Iterable[int]) -> N
     """
     with _translated_errors(app), app.producer_pool.acquire(block=True) as producer, producer.batch():
         for chunk in chunks:
-            app.send_task(FIT_CHUNK, args=(submission, chunk), queue=lane, producer=producer)
+            # Lanes need no declaration, and kombu goes on with a closed channel when the connection is lost amid one.
+            app.send_task(FIT_CHUNK, args=(submission, chunk), queue=lane, producer=producer, declare=[])
 
 
 def client_app(settings: Settings) -> Celery:
@@ -100,7 +101,7 @@ def _translated_errors(app: Celery) -> Iterator[None]:
     """Unwrap the errors of the Redis client, which kombu wraps in its own, and translate them as the store does."""
     from kombu.exceptions import BatchPublishError, OperationalError
 
-    with translate_errors(app.conf.broker_url):
+    with translate_errors(app.conf.broker_url, app.conf.broker_use_ssl or {}):
         try:
             yield
         except (BatchPublishError, OperationalError) as error:
@@ -114,6 +115,7 @@ def _app(settings: Settings, **more: Any) -> Celery:
     app = Celery("fitq", set_as_current=False)
     app.conf.update(
         broker_url=settings.redis_url,
+        broker_use_ssl=settings.tls_options() or None,
         broker_transport_options=_transport_options(settings),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,

@@ -45,6 +45,10 @@ class Fleet(NamedTuple):
     def submit(self, name: str, chunks: int = 1, **fields: object) -> None:
         """Fill, publish and close a submission of `chunks` chunks with four jobs each."""
         self.add(name, chunks, **fields)
+        self.publish(name, chunks)
+
+    def publish(self, name: str, chunks: int = 1) -> None:
+        """Send the messages of chunks that were added."""
         app = client_app(self.store.settings)
         publish(app, lane_of(name, chunks * JOBS_PER_CHUNK), name, range(chunks))
         app.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+import redis
 
 from fitq_shared.settings import Settings
 from fitq_worker.compiler import cxx_compiler
 
 if TYPE_CHECKING:
-    from tests.conftest import Server
+    from tests.conftest import Configured, Server
 
 
 def fitq_worker(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -38,6 +40,64 @@ def test_check_passes_where_a_server_answers(server: Server) -> None:
     done = fitq_worker("check", "--device", "cpu", FITQ_REDIS_URL=server.url)
     assert done.returncode == 0
     assert f"ok\tserver\t{server.url.split('://')[0]}://:***@" in done.stdout
+
+
+def test_check_writes_nothing_that_stays(settings: Settings, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """Neither keys nor files."""
+    environment = msgspec.structs.replace(settings, results_url=tmp_path.as_uri()).environment()
+    done = fitq_worker("check", "--device", "cpu", **environment)
+    assert done.returncode == 0
+    assert f"ok\tresults\t{tmp_path.as_uri()}" in done.stdout
+    assert list(redis_client.scan_iter(f"{settings.namespace}:*")) == list(tmp_path.iterdir()) == []
+
+
+def test_check_fails_where_files_for_results_cannot_be_written(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("a file is in the way")
+    environment = msgspec.structs.replace(settings, results_url=(tmp_path / "results").as_uri()).environment()
+    done = fitq_worker("check", "--device", "cpu", **environment)
+    assert done.returncode == 1
+    assert "missing\tresults\tresults at file://" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        ({"maxmemory": 1}, "missing\tserver\tRedis at .* is full"),
+        (
+            {"maxmemory": 2**30, "maxmemory-policy": "allkeys-lru"},
+            "missing\tmemory\tmaxmemory-policy is allkeys-lru: .*noeviction",
+        ),
+        ({"min-replicas-to-write": 1}, "missing\tserver\t.*too few replicas"),
+        ({"replicaof": "127.0.0.1 1"}, "missing\tserver\t.*it is a replica"),
+    ],
+)
+def test_check_fails_where_a_server_would_not_keep_what_a_worker_writes(
+    configured_server: Configured, tmp_path: Path, harm: dict[str, object], said: str
+) -> None:
+    """Full, evicting, without its replicas, read-only; an answer to PING is not enough."""
+    with configured_server(tmp_path, **harm) as port:
+        done = fitq_worker("check", "--device", "cpu", FITQ_REDIS_URL=f"redis://127.0.0.1:{port}")
+    assert done.returncode == 1
+    assert re.search(said, done.stdout)
+
+
+def test_check_notes_what_is_not_required(configured_server: Configured, tmp_path: Path) -> None:
+    """A server that forgets everything when it ends serves a fleet all the same."""
+    with configured_server(tmp_path) as port:
+        done = fitq_worker("check", "--device", "cpu", FITQ_REDIS_URL=f"redis://127.0.0.1:{port}")
+    assert done.returncode == 0
+    assert "missing\tdisk\tno append-only file" in done.stdout
+    assert "ok\tmemory\tno maxmemory, nothing is evicted" in done.stdout
+
+
+def test_check_imports_neither_torch_nor_celery(server: Server) -> None:
+    """It is a container's health check, run every half minute."""
+    code = (
+        "import sys; from fitq_shared.settings import Settings; from fitq_worker.fleet.check import check_machine; "
+        "check_machine(Settings.from_environment(), 'cpu'); sys.exit('torch' in sys.modules or 'celery' in sys.modules)"
+    )
+    environment = {**os.environ, "FITQ_REDIS_URL": server.url}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
 
 
 def test_check_fails_where_no_server_answers() -> None:

@@ -77,7 +77,8 @@ def start(device: str, processes: int | None, memory: float | None, threads: int
 
     A second TERM or Ctrl-C ends the drain, a third one kills.
     """
-    from fitq_shared.settings import Settings, mask_password
+    from fitq_shared.masking import mask_url
+    from fitq_shared.settings import Settings
     from fitq_worker.fleet.devices import choose_devices, cuda_devices
     from fitq_worker.fleet.logs import configure_logging
     from fitq_worker.fleet.supervisor import start_workers, supervise
@@ -90,9 +91,7 @@ def start(device: str, processes: int | None, memory: float | None, threads: int
     from fitq_shared.queue import LANES  # imports what takes longer than to start a process
 
     names = "; ".join(f"{each.name} ({each.description})" for each in devices)
-    click.echo(
-        f"fitq-worker {__version__}: {names}; {mask_password(settings.redis_url)}; lanes {', '.join(LANES)}", err=True
-    )
+    click.echo(f"fitq-worker {__version__}: {names}; {mask_url(settings.redis_url)}; lanes {', '.join(LANES)}", err=True)
     sys.exit(supervise(settings, workers))
 
 
@@ -137,7 +136,7 @@ def warm(degrees: Any, losses: Any, optimizers: Any, bases: Any, dtypes: Any) ->
 @main.command()
 @command_line.option("--device", default="auto", show_default=True, help=DEVICE_HELP)
 def check(device: str) -> None:
-    """Say whether server, devices and compiler are there; exit with 1 when `start` could not work."""
+    """Try the server, files for results and devices as a worker uses them; exit with 1 when `start` could not work."""
     from fitq_shared.settings import Settings
     from fitq_worker.fleet.check import check_machine
 

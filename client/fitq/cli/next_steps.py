@@ -7,6 +7,8 @@ from fitq_shared.errors import (
     FitqError,
     JobNotFinished,
     JobNotFound,
+    JobsNotKept,
+    RetryRefused,
     ServerFull,
     ServerUnreachable,
     SubmissionCancelled,
@@ -22,6 +24,8 @@ _NEXT_STEPS: dict[type[FitqError], str] = {
     SubmissionTimeout: "`fitq wait {submission}` waits again",
     JobNotFinished: "`fitq wait {submission}` waits",
     JobNotFound: "`fitq results {submission}` shows all ids",
+    JobsNotKept: "`fitq retry {submission} INPUT` with the same options takes them from there",
+    RetryRefused: "`fitq status {submission}` shows how far it is",
     ServerFull: "`fitq ls --size` and `fitq delete ID` make room",
     ServerUnreachable: "`fitq run` needs no server",
 }

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from fitq_shared.errors import ServerFull
 from fitq_shared.jobs.rows import Rows
 from fitq_shared.jobs.trace import recorded_counts
-from fitq_shared.settings import mask_password
+from fitq_shared.masking import mask_url
 from fitq_shared.store.manifest import Manifest
 from fitq_shared.store.payload import Payload
 from fitq_shared.store.submitting import Memory, SubmittingStore
@@ -31,15 +31,15 @@ _POLL_SECONDS = 0.25
 
 
 class Admission:
-    """Holds an upload back while the server has no memory for it."""
+    """Holds an upload back while the server has no memory for it; a retry too, whose results come beside earlier ones."""
 
-    def __init__(self, store: SubmittingStore, manifest: Manifest) -> None:
+    def __init__(self, store: SubmittingStore, manifest: Manifest, *, retry: bool = False) -> None:
         self._store, self._submission = store, manifest.id
         self._jobs = 0
         self._results_bytes = 0.0  # expected of all jobs uploaded
         self._frames_bytes = 0  # of all jobs uploaded
         self._since_check = float(CHECK_BYTES)
-        self._in_redis = not manifest.results_url
+        self._in_redis, self._retry = not manifest.results_url, retry
 
     def count(self, rows: Rows, payload: Payload) -> int:
         """Count a chunk of the submission, about to be stored or stored by an earlier upload.
@@ -85,18 +85,19 @@ class Admission:
                 )
 
     def _look_at_submissions(self) -> tuple[int, float]:
-        """The jobs of this submission that are fitted, and what the results of all others will still take."""
-        fitted, others = 0, 0.0
+        """How many of the counted jobs are fitted, and what the results of all other submissions will still take."""
+        fitted, others = self._fitted(self._store.manifest(self._submission)), 0.0
         for manifest in self._store.active_manifests():
-            if manifest.id == self._submission:
-                fitted = manifest.done_jobs
-            else:
+            if manifest.id != self._submission:
                 others += manifest.results_bytes_to_come
         return fitted, others
 
+    def _fitted(self, manifest: Manifest) -> int:
+        return max(self._jobs - manifest.retrying, 0) if self._retry else manifest.done_jobs
+
     def _full(self, memory: Memory, results: float, why: str) -> ServerFull:
         return ServerFull(
-            f"Redis at {mask_password(self._store.settings.redis_url)} has no room for more jobs: {_mib(memory.used)} of "
+            f"Redis at {mask_url(self._store.settings.redis_url)} has no room for more jobs: {_mib(memory.used)} of "
             f"{_mib(memory.limit)} are in use, the results of {self._jobs:,} jobs will take {_mib(results)} beside those of "
             f"other submissions, {why}; delete "
             "finished submissions, raise maxmemory, or keep results in files (FITQ_RESULTS_URL)"

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from fitq_shared.errors import ResultsUnreachable
-from fitq_shared.settings import mask_password
+from fitq_shared.masking import hide, mask_url
 
 
 class FrameFiles:
@@ -60,6 +60,11 @@ class FrameFiles:
         with self._translated():
             if self._system.get_file_info(self._folder).type != fs.FileType.NotFound:
                 self._system.delete_dir(self._folder)
+
+    def check(self) -> None:
+        """Return when files can be written and removed here."""
+        self.write("check", 0, 0, b"fitq")
+        self.remove_all()
 
     def names(self) -> list[str]:
         """Names of all files, in no order."""
@@ -121,8 +126,8 @@ def _translated(url: str) -> Iterator[None]:
         yield
     except (OSError, pa.ArrowException) as error:
         raise ResultsUnreachable(
-            f"results at {mask_password(url)} cannot be reached ({error}): check FITQ_RESULTS_URL, its credentials and the "
-            "space there"
+            f"results at {mask_url(url)} cannot be reached ({hide(error, url)}): check FITQ_RESULTS_URL, its credentials "
+            "and the space there"
         ) from None
 
 

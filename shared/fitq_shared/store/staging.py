@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from fitq_shared.errors import ServerUnreachable
-from fitq_shared.settings import Settings, mask_password
+from fitq_shared.masking import mask_url
+from fitq_shared.settings import Settings
 
 #: Frames whose chunk or commit was never completed are gone after this.
 STAGED_SECONDS = 600
@@ -21,4 +22,4 @@ def check_staged(verdict: bytes, settings: Settings) -> None:
         ServerUnreachable: it has; everything can be tried again.
     """
     if verdict == b"missing":
-        raise ServerUnreachable(f"Redis at {mask_password(settings.redis_url)} lost a frame on the way in; try again")
+        raise ServerUnreachable(f"Redis at {mask_url(settings.redis_url)} lost a frame on the way in; try again")

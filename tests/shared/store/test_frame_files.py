@@ -70,7 +70,10 @@ def results_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "file":
         return f"file://{tmp_path}/results"
     address = request.getfixturevalue("object_store")
-    return f"s3://key:secret@fits/{tmp_path.name}?scheme=http&endpoint_override={address}&region=us-east-1"
+    monkeypatch = request.getfixturevalue("monkeypatch")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    return f"s3://fits/{tmp_path.name}?scheme=http&endpoint_override={address}&region=us-east-1"
 
 
 @pytest.fixture
@@ -159,9 +162,10 @@ def test_a_folder_holds_nothing_but_whole_frames(tmp_path: Path) -> None:
 def test_a_place_without_room_keeps_the_chunk_uncommitted(settings: Settings, fitting: FittingStore, tmp_path: Path) -> None:
     """It can be committed once there is room."""
     blocked = tmp_path / "results"
-    blocked.write_text("a file is in the way")
     store = SubmittingStore(msgspec.structs.replace(settings, results_url=blocked.as_uri()))
     store.open("sub", "")
+    blocked.rmdir()
+    blocked.write_text("a file is in the way")
     store.add_chunk("sub", Payload(0, b"frame", 3, 0, 2), LANE)
     with pytest.raises(ResultsUnreachable, match=r"results at file://.*space"):
         fitting.commit("sub", 0, COMMIT)
@@ -177,6 +181,17 @@ def test_a_url_that_leads_nowhere_is_refused_before_anything_is_submitted(settin
     with pytest.raises(ResultsUnreachable, match=f"results at {url} cannot be reached .*FITQ_RESULTS_URL"):
         store.open("sub", "")
     assert store.manifests() == []
+
+
+def test_an_error_of_the_object_store_repeats_no_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one of a URL that cannot be read, as manifests of earlier versions may have one."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nonsense")
+    with pytest.raises(ResultsUnreachable) as caught:
+        FrameFiles("nonsense://nonsense/prefix", "sub")
+    assert "URI: ***://***/prefix" in str(caught.value)
+    with pytest.raises(ResultsUnreachable) as caught:
+        FrameFiles("s3://key:ge heim/@bucket/prefix", "sub")
+    assert "heim" not in str(caught.value)
 
 
 def test_a_bucket_that_is_missing_is_named_without_the_secret(object_store: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fitq_shared.errors import FitqError
-from fitq_shared.settings import Settings, mask_password
-from fitq_shared.store.reader import Reader
+from fitq_shared.masking import mask_url
+from fitq_shared.settings import Settings
+from fitq_shared.store.trial import ServerSetup, TrialStore
 from fitq_worker.compiler import cxx_compiler
 from fitq_worker.fleet.devices import CPU, choose_devices, cuda_devices, usable_cores
 
@@ -21,16 +22,47 @@ class Finding(NamedTuple):
 
 
 def check_machine(settings: Settings, request: str = "auto") -> list[Finding]:
-    """Look for the server, the devices that `request` names and a compiler for the engine's kernels."""
-    return [_check_server(settings), _check_devices(request), _check_compiler()]
+    """Try server and files for results as a worker uses them; look for the devices that `request` names and a compiler."""
+    return [*_check_server(settings), *_check_results(settings), _check_devices(request), _check_compiler()]
 
 
-def _check_server(settings: Settings) -> Finding:
+def _check_server(settings: Settings) -> list[Finding]:
+    trial = TrialStore(settings)
     try:
-        Reader(settings).ping()
+        trial.work()
+        setup = trial.setup()
     except FitqError as error:
-        return Finding("server", False, str(error))
-    return Finding("server", True, mask_password(settings.redis_url))
+        return [Finding("server", False, str(error))]
+    return [Finding("server", True, mask_url(settings.redis_url)), _check_eviction(setup), _check_disk(setup)]
+
+
+def _check_eviction(setup: ServerSetup) -> Finding:
+    if setup.evicts:
+        why = f"maxmemory-policy is {setup.eviction_policy}: a full server would drop jobs and results; set it to noeviction"
+        return Finding("memory", False, why)
+    if setup.eviction_policy != "noeviction":
+        why = f"maxmemory-policy is {setup.eviction_policy}, without maxmemory; set it to noeviction before there is one"
+        return Finding("memory", False, why, required=False)
+    limit = f"maxmemory is {setup.memory_limit / 2**20:,.0f} MiB" if setup.memory_limit else "no maxmemory"
+    return Finding("memory", True, f"{limit}, nothing is evicted")
+
+
+def _check_disk(setup: ServerSetup) -> Finding:
+    kept = setup.append_only_file
+    detail = (
+        "append-only file" if kept else "no append-only file: submissions are gone when the server ends; set appendonly yes"
+    )
+    return Finding("disk", kept, detail, required=False)
+
+
+def _check_results(settings: Settings) -> list[Finding]:
+    if not settings.results_url:
+        return []
+    try:
+        TrialStore(settings).write_files()
+    except FitqError as error:
+        return [Finding("results", False, str(error))]
+    return [Finding("results", True, mask_url(settings.results_url))]
 
 
 def _check_devices(request: str) -> Finding:
