@@ -198,8 +198,8 @@ class SubmittingStore(Reader):
         if files is not None:
             files.remove_all()  # first: while the manifest is there, a removal that fails can be tried again
         with self._server():
-            # The manifest after all else, with all that names it: what is killed in between can be tried again. And the list of
-            # shared sets, which may grow until then, last.
+            # The manifest after all else, with all that names it: what is killed in between can be tried again. The list of
+            # shared sets, which may grow until then, comes last.
             self._unlink([name for name in self._all_keys(manifest) if name != names.sets])
             with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.hgetall(names.manifest)
