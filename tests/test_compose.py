@@ -1,14 +1,15 @@
-"""What docker-compose.yml promises: loopback only, nothing evicted, time to finish, a GPU where one is wanted."""
+"""What docker-compose.yml promises: loopback only, nobody is root, nothing evicted, time to finish, a GPU where wanted."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from fitq_worker.fleet.supervisor import DRAIN_SECONDS
+from fitq_worker.fleet.drain import DRAIN_SECONDS, GIVE_BACK_SECONDS
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +41,7 @@ def test_redis_keeps_what_it_was_given(services: dict[str, Any]) -> None:
 def test_workers_have_the_time_to_finish_their_chunks(services: dict[str, Any]) -> None:
     """Docker kills later than the supervisor does."""
     for name in ("worker", "worker-cpu"):
-        assert int(services[name]["stop_grace_period"].removesuffix("s")) > DRAIN_SECONDS
+        assert int(services[name]["stop_grace_period"].removesuffix("s")) > DRAIN_SECONDS + GIVE_BACK_SECONDS
 
 
 def test_every_service_restarts_and_says_whether_it_is_well(services: dict[str, Any]) -> None:
@@ -54,3 +55,20 @@ def test_the_gpu_worker_reserves_every_gpu_and_the_cpu_worker_none(services: dic
     assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
     assert "deploy" not in services["worker-cpu"]
     assert (services["worker"]["profiles"], services["worker-cpu"]["profiles"]) == (["gpu"], ["cpu"])
+
+
+def test_nobody_is_root_and_nothing_but_data_can_be_written(services: dict[str, Any], pytestconfig: pytest.Config) -> None:
+    """Redis has its volume; the others have memory, from which native code can be loaded."""
+    image = (pytestconfig.rootpath / "Dockerfile").read_text()
+    assert "useradd --create-home --uid 10001 fitq" in image
+    assert re.findall(r"^USER (.*)$", image, re.MULTILINE)[-1] == "fitq"
+    for name, service in services.items():
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        if name == "redis":
+            assert (service["user"], service["volumes"]) == ("redis", ["redis:/data"])
+        else:
+            assert "user" not in service
+            assert "volumes" not in service
+            assert service["tmpfs"] == ["/tmp", "/home/fitq/.cache:exec,mode=0700,uid=10001,gid=10001"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fitq.submission import Submission
-from fitq_shared.errors import FitqError, ServerError, SubmissionNotFound
+from fitq_shared.errors import FitqError, ServerError, SubmissionCancelled, SubmissionNotFound
 from fitq_shared.settings import Settings
 from fitq_shared.store.garbage import Garbage, GarbageStore
 from fitq_shared.store.manifest import Manifest
@@ -56,6 +56,7 @@ class Client:
         Raises:
             InputError: a file cannot be read or a job breaks a rule.
             DifferentContent: the submission with this key or id was made of other jobs.
+            SubmissionCancelled: somebody has cancelled it; what was fitted before stays.
             SubmissionNotFound: there is none to resume.
         """
         # Imported here because those who only look at results need no readers, planner and queue, which take a while.
@@ -70,6 +71,8 @@ class Client:
             upload(self.store, submission, chunks, job_count)
         except ServerError as error:
             error.add_note(f"{submission} stays open: submit the same jobs again and resume it")
+            raise
+        except SubmissionCancelled:  # what was fitted before stays
             raise
         except BaseException:
             if not (key or resume):

@@ -145,8 +145,9 @@ def last_lines(log: Path) -> str:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    # Nothing here outlives the block, so nothing is drained: a second TERM tells server and worker to end at once.
-    for seconds in (_DRAIN_SECONDS, _STOP_SECONDS):
+    # Nothing here outlives the block, so nothing is drained or given back: a second TERM tells a server to end at once, a
+    # third one a worker.
+    for seconds in (_DRAIN_SECONDS, _DRAIN_SECONDS, _STOP_SECONDS):
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(seconds)

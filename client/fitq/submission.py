@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pyarrow as pa
@@ -17,6 +17,10 @@ from fitq_shared.errors import InputError, JobNotFinished, JobNotFound, Submissi
 from fitq_shared.store.manifest import Manifest
 from fitq_shared.store.submitting import SubmittingStore
 from fitq_shared.waiting import attempts
+
+if TYPE_CHECKING:
+    from fitq.submitting.retry import Retried
+    from fitq.submitting.upload import Jobs
 
 _FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.05, 0.25
 
@@ -61,7 +65,7 @@ class Submission:
         return last
 
     def results(self) -> pa.Table:
-        """Results stored so far, one row a fit in the order of the input; RESULT_SCHEMA."""
+        """Results stored so far, one row a job (its newest) in the order of the input; RESULT_SCHEMA."""
         return pa.Table.from_batches([batch for _, batch in self.result_batches(ordered=True)], RESULTS.schema)
 
     def traces(self) -> pa.Table:
@@ -79,6 +83,9 @@ class Submission:
         all batches up to its own: `since` goes on after it, in another process or on another day. With `follow` the
         iteration waits for more until the submission is finished; without, it ends with what is stored.
 
+        Of a job that was retried only the newest result comes. Who goes on from a cursor, or follows, gets one more row for
+        each job that was retried meanwhile: the later one counts.
+
         With `ordered`, rows come in the order of the input instead, and each waits for those before it (without
         `follow` only for those that are stored). `since` does not go with this order; the cursor of the last batch goes
         on in the other one.
@@ -93,7 +100,7 @@ class Submission:
         return self._batches(TRACES, since, follow, ordered)
 
     def result(self, job: str) -> dict[str, Any]:
-        """The result of the job with this id, by the names of RESULT_SCHEMA; reads one chunk, not the submission.
+        """The newest result of the job with this id, by the names of RESULT_SCHEMA; reads one chunk, not the submission.
 
         Its `tags` are a dictionary, or None.
 
@@ -101,9 +108,24 @@ class Submission:
             JobNotFound: there is no such job.
             JobNotFinished: its fit is not done yet.
         """
+        result = self.history(job)[-1]
+        del result["attempt"]
+        return result
+
+    def history(self, job: str) -> list[dict[str, Any]]:
+        """All results of the job with this id, the oldest first, each as `result` has it.
+
+        There is one for each time that it was fitted, as `attempt` counts from 1: more than one after a retry.
+
+        Raises:
+            JobNotFound, JobNotFinished: as in `result`.
+        """
         frames = self._store.result_frames(self.id, self._store.chunks_with_id(self.id, job))
-        if (row := _row(RESULTS, frames, job)) is not None:
-            return row | {"tags": row["tags"] and msgspec.json.decode(row["tags"])}
+        if rows := _rows(RESULTS, frames, job):
+            tags = [row["tags"] and msgspec.json.decode(row["tags"]) for row in rows]
+            return [
+                {"attempt": number, **row, "tags": tag} for number, (row, tag) in enumerate(zip(rows, tags, strict=True), 1)
+            ]
         manifest = self.status()
         if None in frames:
             raise JobNotFinished(f"{self.id}: job {job!r} is not fitted yet; wait for it", self.id)
@@ -111,24 +133,56 @@ class Submission:
         raise JobNotFound(f"{self.id} has no job {job!r}{still}: mistyped?", self.id)
 
     def trace(self, job: str) -> dict[str, Any]:
-        """The trace of the job with this id: `index`, `id`, `step` and `loss`.
+        """The trace of the newest fit of the job with this id: `index`, `id`, `step` and `loss`.
 
         Raises:
             JobNotFound: there is no such job, or it keeps no trace.
             JobNotFinished: its fit is not done yet.
         """
-        frames = self._store.trace_frames(self.id, self._store.chunks_with_id(self.id, job))
-        if (row := _row(TRACES, frames, job)) is not None:
-            return row
-        self.result(job)  # says so where the job is not there or not fitted
+        newest = self.result(job)["chunk"]
+        if rows := _rows(TRACES, self._store.trace_frames(self.id, [newest]), job):
+            return rows[0]
         raise JobNotFound(f"{self.id}: job {job!r} keeps no trace; submit it with another `trace` than none", self.id)
 
     def cancel(self) -> Manifest:
         """End the submission early and return its manifest: what is fitted stays, the rest is dropped.
 
-        Fits that are running stop within seconds. A finished submission stays as it is.
+        Fits that are running stop within seconds. A finished submission stays as it is, and is finished again where some of
+        its jobs were being retried: they keep the results that they have.
         """
         return self._store.cancel(self.id)
+
+    def retry(
+        self,
+        statuses: Collection[str] | None = None,
+        *,
+        ids: Collection[str] | None = None,
+        jobs: Jobs | None = None,
+        changes: Mapping[str, object] | None = None,
+    ) -> Retried:
+        """Fit jobs again: those whose newest result has one of `statuses`, by default the failed ones, or those of `ids`.
+
+        `changes` are values of fields of FitJob instead of those that the jobs have. Jobs whose fits failed or `stalled` are
+        kept; others are taken from `jobs`, the input of the submission once more, by id and position. The results that there
+        are stay until the new ones take their place; `history` has both. Jobs that are being retried already are left alone,
+        so that a call that was interrupted can be repeated.
+
+        Raises:
+            InputError: no status is called so, `jobs` cannot be read or are not those of the submission, or a job with the
+                changes breaks a rule. Nothing is retried, but for what was fitted before it was found.
+            JobNotFound, JobNotFinished: no job has one of `ids`, or it has no result yet.
+            JobsNotKept: some of the jobs are not kept, and `jobs` were not given. Nothing is retried.
+            RetryRefused: it is still being submitted, or somebody else retries jobs of it at this moment.
+            ServerFull: there is no room.
+        """
+        # Imported here for the reason that Client.submit has.
+        from fitq.submitting import retry
+
+        if ids is None:
+            fits = retry.find_fits(self._store, self.id, statuses)
+        else:
+            fits = retry.fits_of([self.result(job) for job in dict.fromkeys(ids)])
+        return retry.retry(self._store, self.id, fits, jobs, changes or {})
 
     def delete(self) -> None:
         """Remove the submission with its jobs and results; fits that are running are dropped."""
@@ -156,17 +210,17 @@ class Submission:
 
     def _timeout(self, manifest: Manifest, seconds: float | None) -> SubmissionTimeout:
         done = f"{manifest.done_jobs} of {manifest.jobs} fits are done"
+        if manifest.retrying:
+            done += f", {manifest.retrying} are being retried"
         return SubmissionTimeout(
             f"{self.id} did not finish in {seconds:g} s ({done}); it goes on: look whether a worker is running", self.id
         )
 
 
-def _row(kind: Kind, frames: list[bytes | None], job: str) -> dict[str, Any] | None:
-    """The row of the job with this id, looked for in the frames of the chunks that may have it."""
-    for batch in (kind.batch(frame) for frame in frames if frame is not None):
-        if found := batch.filter(pc.equal(batch["id"], job)).to_pylist():
-            return found[0]  # type: ignore[no-any-return]
-    return None
+def _rows(kind: Kind, frames: list[bytes | None], job: str) -> list[dict[str, Any]]:
+    """The rows of the job with this id, looked for in the frames of the chunks that may have it."""
+    batches = [kind.batch(frame) for frame in frames if frame is not None]
+    return [row for batch in batches for row in batch.filter(pc.equal(batch["id"], job)).to_pylist()]
 
 
 def _checked(since: str | None) -> str | None:

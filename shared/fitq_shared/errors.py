@@ -16,13 +16,17 @@
     │   ├── SubmissionNotFound  no submission has this id
     │   ├── DifferentContent    the submission with this key or id was made of other jobs
     │   ├── SubmissionCancelled it was cancelled, and takes no more jobs
+    │   ├── RetryRefused        its jobs cannot be fitted again now: still being submitted, or retried by somebody else
+    │   ├── JobsNotKept         jobs that are to be fitted again are not kept, and have to be given again
     │   ├── ResultsLost         stored results of a chunk are gone or damaged
+    │   ├── SubmissionDamaged   what is noted of it was written by something else
     │   ├── SubmissionTimeout   it did not finish in the time the caller gave it
     │   ├── JobNotFound         no job of the submission has this id
     │   └── JobNotFinished      the fit of this job is not done yet
     ├── WorkerError             what a worker needs of its machine or holds of its chunks
     │   ├── DeviceError         there is no such device, or torch cannot compute on it
-    │   └── ClaimLost           the chunks are another worker's now, or were deleted
+    │   ├── ClaimLost           the chunks are another worker's now, or were deleted
+    │   └── DrainEnded          the worker is to stop, and the time in which it could finish its chunks is over
     ├── LocalFailure            the private server or worker of `fitq run` did not start or ended early
     ├── FrameError              bytes that are no frame this version of fitq can read
     └── MissingDependency       an optional package (an extra) is needed and not installed
@@ -120,8 +124,20 @@ class SubmissionCancelled(SubmissionError):
     """The submission was cancelled: it takes no more jobs, and what was fitted before is kept."""
 
 
+class RetryRefused(SubmissionError):
+    """Its jobs cannot be fitted again now; later they can."""
+
+
+class JobsNotKept(SubmissionError):
+    """Jobs that are to be fitted again are not kept, and have to be given again."""
+
+
 class ResultsLost(SubmissionError):
     """Results of a chunk that were stored are gone or damaged; those of other chunks are not harmed."""
+
+
+class SubmissionDamaged(SubmissionError):
+    """What Redis holds of the submission, its manifest or what is noted of its chunks, is not as fitq writes it."""
 
 
 class SubmissionTimeout(SubmissionError):
@@ -146,6 +162,10 @@ class DeviceError(WorkerError):
 
 class ClaimLost(WorkerError):
     """None of the chunks is this worker's any longer: it was taken for dead, or their submissions were deleted."""
+
+
+class DrainEnded(WorkerError):
+    """This worker was told to stop, and the time in which it could finish its chunks is over: others fit them."""
 
 
 class LocalFailure(FitqError):

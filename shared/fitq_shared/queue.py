@@ -60,7 +60,8 @@ def publish(app: Celery, lane: str, submission: str, chunks: Iterable[int]) -> N
     """
     with _translated_errors(app), app.producer_pool.acquire(block=True) as producer, producer.batch():
         for chunk in chunks:
-            app.send_task(FIT_CHUNK, args=(submission, chunk), queue=lane, producer=producer)
+            # Lanes need no declaration, and kombu goes on with a closed channel when the connection is lost amid one.
+            app.send_task(FIT_CHUNK, args=(submission, chunk), queue=lane, producer=producer, declare=[])
 
 
 def client_app(settings: Settings) -> Celery:
@@ -68,10 +69,11 @@ def client_app(settings: Settings) -> Celery:
     return _app(settings)
 
 
-def worker_app(settings: Settings) -> Celery:
-    """The app of a worker process."""
+def worker_app(settings: Settings, transport: str) -> Celery:
+    """The app of a worker process; `transport` is the path of the class that delivers messages."""
     return _app(
         settings,
+        broker_transport=transport,
         # Acknowledged late: a chunk whose worker dies is delivered again, and the commit drops a duplicate.
         task_acks_late=True,
         task_reject_on_worker_lost=True,

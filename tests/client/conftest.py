@@ -22,9 +22,10 @@ LOSSES = [4.0, 3.0, 2.0, 1.5]
 
 @pytest.fixture
 def finish(store: SubmittingStore, finish_on: Callable[..., None]) -> Callable[..., None]:
-    """A function that commits a result for each job of a submission: `invalid` when its id starts with "bad".
+    """A function that commits a result for each job of a submission.
 
-    It takes the last chunk first, or only those that it is told.
+    It is `invalid` when the id starts with "bad", unless the job drops what is missing, `max_steps` when the id starts with
+    "short", unless the job makes more than 1000 steps. The last chunk comes first, or only those that it is told.
     """
     return functools.partial(finish_on, store.settings)
 
@@ -49,13 +50,16 @@ def fitq(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., R
 
 def _finish(settings: Settings, submission: str, *chunks: int) -> None:
     fitting = FittingStore(settings)
-    for chunk in chunks or reversed(range(fitting.manifest(submission).chunks)):
+    committed = set(fitting.committed_chunks(submission))
+    for chunk in chunks or sorted({entry.number for entry in fitting.index(submission)} - committed, reverse=True):
         claim = fitting.claim(submission, chunk, "test")
         assert claim is not None
-        jobs = frames.decode(claim.jobs_frame, schemas.JOB_SCHEMA).to_pylist()
+        batch = frames.decode(claim.jobs_frame, schemas.JOB_SCHEMA)
+        jobs = batch.to_pylist()
         results = [_result(job, chunk) for job in jobs]
         traces = [trace for job in jobs if (trace := _trace(job)) is not None]
         statuses = [result["status"] for result in results]
+        kept = [status in schemas.KEPT for status in statuses]
         commit = Commit(
             results=frames.encode(pa.RecordBatch.from_pylist(results, schemas.RESULT_SCHEMA)),
             traces=frames.encode(pa.RecordBatch.from_pylist(traces, schemas.TRACE_SCHEMA)) if traces else b"",
@@ -63,16 +67,18 @@ def _finish(settings: Settings, submission: str, *chunks: int) -> None:
             seconds=0.1,
             statuses={status: statuses.count(status) for status in set(statuses)},
             attempt=claim.attempt,
+            kept=frames.encode(batch.filter(pa.array(kept))) if any(kept) else b"",
         )
         fitting.commit(submission, chunk, commit)
 
 
 def _result(job: dict[str, Any], chunk: int) -> dict[str, Any]:
     common = {name: job[name] for name in ("index", "id", "seed", "tags")} | {"chunk": chunk, "device": f"cpu of {chunk}"}
-    if job["id"].startswith("bad"):
+    if job["id"].startswith("bad") and job["missing"] != "drop":
         return common | {"status": "invalid", "message": "a value of x is missing", "loss": float("nan")}
+    status = "max_steps" if job["id"].startswith("short") and job["steps"] <= 1000 else "converged"
     coefficients = [float(power) for power in range(job["degree"], -1, -1)]
-    return common | {"status": "converged", "coefficients": coefficients, "domain": [0.0, 1.0], "loss": 1.5, "gap": 1e-6}
+    return common | {"status": status, "coefficients": coefficients, "domain": [0.0, 1.0], "loss": 1.5, "gap": 1e-6}
 
 
 def _trace(job: dict[str, Any]) -> dict[str, Any] | None:

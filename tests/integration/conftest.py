@@ -45,6 +45,10 @@ class Fleet(NamedTuple):
     def submit(self, name: str, chunks: int = 1, **fields: object) -> None:
         """Fill, publish and close a submission of `chunks` chunks with four jobs each."""
         self.add(name, chunks, **fields)
+        self.publish(name, chunks)
+
+    def publish(self, name: str, chunks: int = 1) -> None:
+        """Send the messages of chunks that were added."""
         app = client_app(self.store.settings)
         publish(app, lane_of(name, chunks * JOBS_PER_CHUNK), name, range(chunks))
         app.close()
@@ -87,10 +91,17 @@ class Fleet(NamedTuple):
 
     def kill_fitting_process(self) -> None:
         """Kill the process in which the worker fits, as the system does when memory runs out."""
+        self._fitting_process().kill()
+
+    def freeze_fitting_process(self) -> None:
+        """Stop the process in which the worker fits, as if it hung."""
+        self._fitting_process().suspend()
+
+    def _fitting_process(self) -> psutil.Process:
         (celery,) = psutil.Process(self.worker.process.pid).children()
         alive = [child for child in celery.children() if child.status() != psutil.STATUS_ZOMBIE]
         (fitting,) = (child for child in alive if "semaphore_tracker" not in " ".join(child.cmdline()))
-        fitting.kill()
+        return fitting
 
 
 def jobs_of(chunk: int, **fields: object) -> pa.RecordBatch:
@@ -119,14 +130,13 @@ def fleet(hasty_settings: Settings, start_worker: Callable[..., Worker], redis_c
 
 
 @pytest.fixture
-def start_fleet(start_worker: Callable[..., Worker]) -> Iterator[Callable[[Settings], Fleet]]:
-    """A function that starts a worker of the test's own, which ends with it."""
+def start_fleet(start_worker: Callable[..., Worker]) -> Iterator[Callable[..., Fleet]]:
+    """A function that starts a worker of the test's own, with arguments of its own, which ends with it."""
     started: list[Fleet] = []
 
-    def start(settings: Settings) -> Fleet:
-        started.append(
-            Fleet(start_worker(settings, **EAGER), SubmittingStore(settings), redis.Redis.from_url(settings.redis_url))
-        )
+    def start(settings: Settings, *arguments: str) -> Fleet:
+        worker = start_worker(settings, *arguments, **EAGER)
+        started.append(Fleet(worker, SubmittingStore(settings), redis.Redis.from_url(settings.redis_url)))
         return started[-1]
 
     yield start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -15,12 +16,13 @@ import pytest
 
 from fitq import Client
 from fitq.readers import from_jobs, from_recipe
+from fitq.submitting import retry
 from fitq_shared.jobs.frames import decode, encode
 from fitq_shared.jobs.rows import Rows
 from fitq_shared.jobs.schemas import SETS_SCHEMA, Status
 from fitq_shared.queue import LANES, client_app, lane_of, publish
 from fitq_shared.settings import Settings
-from fitq_shared.store.keys import SubmissionKeys, broker_prefix
+from fitq_shared.store.keys import SubmissionKeys, active, broker_prefix
 from fitq_shared.store.payload import payload_of
 from fitq_shared.store.submitting import SubmittingStore
 from fitq_worker.engine import fit
@@ -109,17 +111,19 @@ def test_a_job_that_always_kills_its_process_ends_as_an_error_and_no_other_does(
     """Its chunk is fitted in ever smaller parts until the job is alone; what was fitted beside it has the usual bits."""
     deadly, attempts = 2, SubmissionKeys(fleet.store.settings.namespace, "deadly").attempts
     fleet.submit("deadly", chunks=2)
-    killed_at: list[object] = []
+    killed_with: list[range] = []
 
     def kill_where_it_is_fitted() -> bool:
-        attempt, part = fleet.redis_client.hget(attempts, "0"), fleet.part_tried("deadly")
-        if attempt not in (None, *killed_at) and deadly in (part if killed_at else range(JOBS_PER_CHUNK)):
+        started, part = fleet.redis_client.hexists(attempts, "0"), fleet.part_tried("deadly")
+        if not killed_with:  # the first attempt fits the whole chunk and notes nothing
+            part = range(JOBS_PER_CHUNK) if started else range(0)
+        if deadly in part and part not in killed_with:
             fleet.kill_fitting_process()
-            killed_at.append(attempt)
+            killed_with.append(part)
         return fleet.store.manifest("deadly").finished
 
     fleet.wait_until(kill_where_it_is_fitted)
-    assert killed_at == [b"1", b"2", b"3"]
+    assert killed_with == [range(4), range(2, 4), range(2, 3)]
     first, _ = fleet.results("deadly")
     assert first["id"].to_pylist() == ["0", "1", "2", "3"]
     assert "3 workers ended" in first["message"][deadly].as_py()
@@ -130,8 +134,8 @@ def test_a_job_that_always_kills_its_process_ends_as_an_error_and_no_other_does(
         assert first.drop_columns(["chunk"]).slice(row, 1) == expected.drop_columns(["chunk"]).slice(row, 1)
 
 
-def test_a_chunk_that_the_engine_refuses_ends_as_errors(fleet: Fleet, jobs_of: Callable[..., pa.RecordBatch]) -> None:
-    """An exception of the engine is the message of every job at which it is raised."""
+def test_a_chunk_that_no_job_model_allows_ends_as_errors(fleet: Fleet, jobs_of: Callable[..., pa.RecordBatch]) -> None:
+    """The rule that it breaks is in the message of every job of the chunk."""
     jobs = jobs_of(0, **QUICK)
     column = jobs.schema.get_field_index("optimizer")
     refused = jobs.set_column(column, jobs.schema.field("optimizer"), pa.array(["unheard-of"] * JOBS_PER_CHUNK))
@@ -144,7 +148,7 @@ def test_a_chunk_that_the_engine_refuses_ends_as_errors(fleet: Fleet, jobs_of: C
     fleet.wait_until_finished("refused")
     (results,) = fleet.results("refused")
     assert results["status"].to_pylist() == [Status.ERROR] * JOBS_PER_CHUNK
-    assert "unheard-of" in results["message"][0].as_py()
+    assert "optimizer is one of" in results["message"][0].as_py()
 
 
 @pytest.mark.parametrize("damage", ["another version", "garbage", "lost"])
@@ -325,3 +329,87 @@ def test_a_single_job_does_not_wait_for_a_bulk_submission(
     assert not fleet.store.manifest(bulk.id).finished
     assert fleet.store.manifest(bulk.id).chunks > 2
     bulk.delete()
+
+
+def assert_retried_as_fitted_here(client: Client, name: str, jobs: list[dict[str, object]], changed: set[int]) -> None:
+    """Each job has the result that the engine gives of it alone; those in `changed` at their second attempt."""
+    submission = client.submission(name)
+    (frame,) = from_jobs(jobs)
+    results = submission.results().combine_chunks()
+    assert results.drop_columns("chunk").to_batches() == [fit(frame).results.drop_columns("chunk")]
+    assert {row["index"] for row in results.to_pylist() if len(submission.history(row["id"])) == 2} == changed
+    manifest = submission.status()
+    assert manifest.statuses == dict(Counter(results["status"].to_pylist()))
+    assert (manifest.jobs, manifest.done_jobs) == (len(jobs), len(jobs))
+
+
+def _mixed_jobs(**changes: object) -> list[dict[str, object]]:
+    """Jobs that share a sample set, and jobs of their own; `changes` are for those that cannot be fitted as they are."""
+    points: dict[str, object] = {"x": [0.0, 1.0, None, 4.0], "y": [1.0, 3.0, 2.0, 8.0], "degree": 1, "steps": 20}
+    shared = [{**points, "id": f"shared-{number}", "lr": 0.01 * (number + 1)} for number in range(6)]
+    own = [
+        {"id": f"own-{number}", "x": [float(number), 1.0, 5.0, None if number % 2 else 3.0], "y": [1.0, 2.0, 4.0, 5.0]}
+        for number in range(6)
+    ]
+    jobs: list[dict[str, object]] = [*shared, *({**job, "degree": 1, "steps": 20} for job in own)]
+    failing = {*range(6), 7, 9, 11}
+    return [job | changes if position in failing else job for position, job in enumerate(jobs)]
+
+
+def test_failed_jobs_are_retried_as_if_they_had_been_submitted_so(fleet: Fleet) -> None:
+    """The results of the others stay to the bit, those of the retried ones are the engine's."""
+    client = Client(fleet.store.settings)
+    submission = client.submit(_mixed_jobs())
+    assert submission.wait(60).statuses["invalid"] == 9
+    assert submission.retry(changes={"missing": "drop"}) == (9, 0)
+    assert "invalid" not in submission.wait(60).statuses
+    assert_retried_as_fitted_here(client, submission.id, _mixed_jobs(missing="drop"), {*range(6), 7, 9, 11})
+
+
+def test_a_retry_whose_fitting_process_is_killed_runs_again(fleet: Fleet) -> None:
+    """It is counted once, and the earlier results are there until it is done."""
+    client = Client(fleet.store.settings)
+    slow: list[dict[str, object]] = [
+        {"id": f"job-{number}", "polynomial": [1, 2, 3], "degree": 7, "seed": number} for number in range(4)
+    ]
+    submission = client.submit([{**job, "steps": 20} for job in slow])
+    submission.wait(60)
+    before = submission.results()
+    assert submission.retry(ids=["job-1", "job-3"], jobs=slow, changes={"steps": 1500}) == (2, 0)
+    attempts = SubmissionKeys(fleet.store.settings.namespace, submission.id).attempts
+    fleet.wait_until(lambda: fleet.redis_client.hget(attempts, "1") == b"1")
+    fleet.kill_fitting_process()
+    assert submission.results() == before
+    submission.wait(60)
+    expected = [{**job, "steps": 1500 if number in (1, 3) else 20} for number, job in enumerate(slow)]
+    assert_retried_as_fitted_here(client, submission.id, expected, {1, 3})
+
+
+def test_a_retry_without_a_message_is_brought_back(fleet: Fleet) -> None:
+    """Though its submission was finished before and nobody looked after it."""
+    client = Client(fleet.store.settings)
+    submission = client.submit(_mixed_jobs()[:1])
+    submission.wait(60)
+    fleet.wait_until(lambda: not fleet.redis_client.sismember(active(fleet.store.settings.namespace), submission.id))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retry, "enqueue", lambda *arguments: None)
+        assert submission.retry().jobs == 1
+    enqueued = SubmissionKeys(fleet.store.settings.namespace, submission.id).enqueued
+    fleet.redis_client.hset(enqueued, "1", f"{LANES[0]} 1.0")
+    submission.wait(60)
+    assert [row["chunk"] for row in submission.history("shared-0")] == [0, 1]
+
+
+def test_a_cancelled_retry_stops_its_fits_and_leaves_the_results(fleet: Fleet) -> None:
+    """Within seconds; the submission is finished as it was."""
+    client = Client(fleet.store.settings)
+    jobs = [{"polynomial": [1, 2, 3], "degree": 7, "steps": 20}]
+    submission = client.submit(jobs)
+    before = submission.wait(60)
+    submission.retry(ids=["0"], jobs=jobs, changes={"steps": 1_000_000})
+    attempts = SubmissionKeys(fleet.store.settings.namespace, submission.id).attempts
+    fleet.wait_until(lambda: fleet.redis_client.hget(attempts, "1") == b"1")
+    assert submission.cancel() == msgspec.structs.replace(before, retry_chunks=1)
+    fleet.submit("after", **QUICK)
+    fleet.wait_until_finished("after")
+    assert len(submission.history("0")) == 1

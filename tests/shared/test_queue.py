@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
@@ -15,6 +17,9 @@ from fitq_shared.errors import ServerFull, ServerUnreachable
 from fitq_shared.queue import BULK_LANES, INTERACTIVE_LANE, LANES, client_app, publish, worker_app
 from fitq_shared.settings import Settings
 from fitq_shared.store.submitting import SubmittingStore
+
+if TYPE_CHECKING:
+    from tests.conftest import RestartableServer
 
 
 @pytest.fixture
@@ -87,6 +92,37 @@ def test_a_full_server_refuses_messages_with_an_error_of_ours(
     assert store.message_count(LANES[0]) == 1
 
 
+def test_whatever_breaks_amid_publishing_is_an_error_of_ours(restartable: RestartableServer) -> None:
+    """Connections are killed again and again while another thread publishes."""
+    ended = threading.Event()
+    cutter = threading.Thread(target=cut_connections, args=[restartable.settings, ended])
+    cutter.start()
+    try:
+        for _ in range(300):
+            with suppress(ServerUnreachable):
+                publish_once(restartable.settings)
+    finally:
+        ended.set()
+        cutter.join()
+    publish_once(restartable.settings)
+
+
+def cut_connections(settings: Settings, ended: threading.Event) -> None:
+    """Kill all connections but one's own, again and again."""
+    with redis.Redis.from_url(settings.redis_url) as client:
+        while not ended.wait(0.001):
+            client.client_kill_filter(_type="normal", skipme=True)
+
+
+def publish_once(settings: Settings) -> None:
+    """One message, by an app of its own."""
+    app = client_app(settings)
+    try:
+        publish(app, LANES[0], "sub", [0])
+    finally:
+        app.close()
+
+
 def test_an_unreachable_server_is_an_error_of_ours() -> None:
     """With the URL in it."""
     app = client_app(Settings(redis_url="redis://:geheim@127.0.0.1:1/0"))
@@ -97,5 +133,5 @@ def test_an_unreachable_server_is_an_error_of_ours() -> None:
 
 def test_every_setting_is_one_that_celery_knows() -> None:
     """A misspelt name would be ignored."""
-    changes = set(worker_app(Settings()).conf.changes) - {"deprecated_settings"}  # which Celery adds by itself
+    changes = set(worker_app(Settings(), "redis").conf.changes) - {"deprecated_settings"}  # which Celery adds by itself
     assert changes <= set(DEFAULTS)

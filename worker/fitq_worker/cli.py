@@ -56,8 +56,27 @@ def main() -> None:
     help="Memory that each of them may use; a fit that needs more ends as an error. By default they share 90% of the "
     "machine's, or of the container's, and on a GPU there is no limit.",
 )
-def start(device: str, processes: int | None, memory: float | None) -> None:
-    """Start worker processes and look after them until TERM or Ctrl-C."""
+@command_line.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Threads of each for array work. More processes do more than more threads.",
+)
+@command_line.option(
+    "--drain",
+    type=click.FloatRange(min=0, max=86400),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long each may go on with its chunk once it is told to stop. A chunk that takes longer is given back, and "
+    "another worker fits it from its beginning.",
+)
+def start(device: str, processes: int | None, memory: float | None, threads: int, drain: float) -> None:
+    """Start worker processes and look after them until TERM or Ctrl-C.
+
+    A second TERM or Ctrl-C ends the drain, a third one kills.
+    """
     from fitq_shared.masking import mask_url
     from fitq_shared.settings import Settings
     from fitq_worker.fleet.devices import choose_devices, cuda_devices
@@ -67,7 +86,7 @@ def start(device: str, processes: int | None, memory: float | None) -> None:
     settings = Settings.from_environment()
     devices = choose_devices(device, cuda_devices())
     configure_logging()
-    workers = start_workers(devices, processes, None if memory is None else int(memory * 2**30))
+    workers = start_workers(devices, processes, None if memory is None else int(memory * 2**30), threads, drain)
 
     from fitq_shared.queue import LANES  # imports what takes longer than to start a process
 

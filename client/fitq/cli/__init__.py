@@ -21,6 +21,7 @@ COMMANDS = {
     "watch": "Follow a submission live.",
     "results": "Write the results or loss traces of a submission.",
     "ls": "List submissions, newest first.",
+    "retry": "Fit some jobs of a submission again; results stay until they are replaced.",
     "cancel": "End submissions early; what is fitted stays.",
     "delete": "Remove submissions and all that is stored for them.",
     "gc": "Remove what killed processes have left behind.",

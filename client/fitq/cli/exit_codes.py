@@ -10,6 +10,7 @@ from fitq_shared.errors import (
     FitqError,
     InputError,
     JobNotFound,
+    JobsNotKept,
     SettingsError,
     SubmissionCancelled,
     SubmissionNotFound,
@@ -33,7 +34,7 @@ MEANINGS = {
     TERMINATED: "terminated",
 }
 
-_BAD_INPUT = (InputError, SettingsError, SubmissionNotFound, JobNotFound, DifferentContent)
+_BAD_INPUT = (InputError, SettingsError, SubmissionNotFound, JobNotFound, JobsNotKept, DifferentContent)
 
 
 def exit_code(error: FitqError) -> int:

@@ -156,6 +156,20 @@ def jobs_from(options: dict[str, Any]) -> Inputs:
     return Inputs(readers.from_file(given["input"], columns, defaults, instructions), given["input"], defaults, counts)
 
 
+def changes_from(options: dict[str, Any]) -> dict[str, object]:
+    """What `--set` of `input_options` says, where there is no INPUT.
+
+    Raises:
+        UsageError: other options are given, or two values for one field.
+    """
+    given = [name for name, value in options.items() if name != "set" and value not in (None, ()) and value is not False]
+    if given:
+        name = given[0].replace("_", "-")
+        raise click.UsageError(f"--{name} says how to read INPUT, and there is none; --set changes jobs that are kept")
+    _check_settings(options)
+    return dict(options["set"])
+
+
 def _check_usage(options: dict[str, Any]) -> None:
     given = {name for name, value in options.items() if value not in (None, ()) and value is not False}
     if ("input" in given) == ("polynomial" in given):

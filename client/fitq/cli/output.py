@@ -54,6 +54,8 @@ def document_of(manifest: Manifest) -> dict[str, Any]:
 
 def state_of(manifest: Manifest) -> str:
     """How far it is, in one word or two."""
+    if manifest.retrying and manifest.finished_at is not None:
+        return "retrying"
     if manifest.state == "cancelled":
         return "cancelled"
     if manifest.finished:
@@ -65,8 +67,14 @@ def state_of(manifest: Manifest) -> str:
 
 def line_of(manifest: Manifest) -> str:
     """A manifest on one line."""
-    parts = [f"{manifest.done_jobs:,} of {manifest.jobs:,} fits", speed_of(manifest), counts_of(manifest)]
+    done = f"{manifest.done_jobs:,} of {manifest.jobs:,} fits"
+    parts = [done, retries_of(manifest), speed_of(manifest), counts_of(manifest)]
     return "  ".join([state_of(manifest), *filter(None, parts)])
+
+
+def retries_of(manifest: Manifest) -> str:
+    """How many jobs are being fitted again, empty for none."""
+    return f"{manifest.retrying:,} being retried" if manifest.retrying else ""
 
 
 def speed_of(manifest: Manifest) -> str:
@@ -116,7 +124,8 @@ def _bar(manifests: Iterable[Manifest], console: Console) -> Manifest:
         for manifest in manifests:
             total = manifest.jobs if manifest.state == "closed" else None
             progress.update(bar, description=state_of(manifest), total=total, completed=manifest.done_jobs)
-            progress.update(bar, speed=speed_of(manifest), counts=counts_of(manifest, styled=True))
+            counts = "  ".join(filter(None, [retries_of(manifest), counts_of(manifest, styled=True)]))
+            progress.update(bar, speed=speed_of(manifest), counts=counts)
     return manifest
 
 
@@ -130,7 +139,7 @@ def _now_and_then(manifests: Iterable[Manifest]) -> Iterator[Manifest]:
     """The manifests that say something new, at most one every two seconds, and the last one."""
     shown_at, shown = float("-inf"), None
     for manifest in manifests:
-        news = (state_of(manifest), manifest.done_jobs)
+        news = (state_of(manifest), manifest.done_jobs, manifest.retrying)
         if manifest.finished or (news != shown and time.monotonic() - shown_at >= _SECONDS_BETWEEN_LINES):
             shown_at, shown = time.monotonic(), news
             yield manifest

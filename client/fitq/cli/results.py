@@ -11,6 +11,7 @@ import click
 from fitq.cli import options
 from fitq.cli.interrupts import held
 from fitq_shared import command_line
+from fitq_shared.errors import FitqError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @command_line.option("--since", metavar="CURSOR", help="Only what was stored after this cursor, in the order of completion.")
 @click.option("--ordered", is_flag=True, help="With --follow: in the order of the input all the same.")
 @command_line.option("--id", "job", metavar="JOB", help="Only the job with this id.")
+@click.option("--history", is_flag=True, help="With --id: all results that the job has had, oldest first, with `attempt`.")
 @options.client_options
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json: one JSON document.")
 def command(
@@ -40,6 +42,7 @@ def command(
     since: str | None,
     ordered: bool,
     job: str | None,
+    history: bool,
     url: str | None,
     as_json: bool,
 ) -> None:
@@ -55,6 +58,7 @@ def command(
     ends with a line "cursor: CURSOR" (in a JSON document it is a field): --since CURSOR gives what is stored later.
     """
     from fitq.cli.output import line_of, quiet_when_nobody_reads
+    from fitq.results.streams import RESULTS, TRACES
     from fitq.results.targets import format_of, is_folder
 
     found = options.client(url).submission(submission)
@@ -63,6 +67,8 @@ def command(
         raise click.UsageError(f"{output} is a folder, which gets results and traces of all jobs; name a file")
     if job and (follow or since or ordered):
         raise click.UsageError("--id gives one job; it does not go with --follow, --since or --ordered")
+    if history and (not job or traces):
+        raise click.UsageError("--history is of the results of one job; name it with --id")
     ordered = ordered or not (follow or since)
     if not (job or follow) and not (manifest := found.status()).finished:
         click.echo(f"not finished, these are the fits so far: {line_of(manifest)}", err=True)
@@ -71,26 +77,26 @@ def command(
         return
     format = "json" if as_json else format or format_of(output)
     if job:
-        batches = _one(found, job, traces)
+        schema, batches = _one(found, job, traces, history)
     else:
+        schema = (TRACES if traces else RESULTS).schema
         batches = (found.trace_batches if traces else found.result_batches)(since, follow=follow, ordered=ordered)
     with quiet_when_nobody_reads():
-        _write(batches, traces, output, format, since, in_pieces=output == "-" and format == "jsonl" and not ordered)
+        _write(batches, schema, output, format, since, in_pieces=output == "-" and format == "jsonl" and not ordered)
 
 
-def _write(batches: Batches, traces: bool, output: str, format: str, since: str | None, in_pieces: bool) -> None:
-    """Write the batches, then tell the last cursor; after Ctrl-C too, where what was written is of use."""
-    from fitq.results.streams import RESULTS, TRACES
+def _write(batches: Batches, schema: pa.Schema, output: str, format: str, since: str | None, in_pieces: bool) -> None:
+    """Write the batches, then tell the last cursor; after Ctrl-C or an error too, where what was written is of use."""
     from fitq.results.writers import writing
 
     facts = {"cursor": since}
     try:
-        with writing(output, (TRACES if traces else RESULTS).schema, format, facts) as write:
+        with writing(output, schema, format, facts) as write:
             for cursor, batch in batches:
                 with held():  # rows that are out are behind the cursor that is told
                     write(batch)
                     facts["cursor"] = cursor
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, FitqError):
         if in_pieces:
             _tell(facts["cursor"])
         raise
@@ -109,17 +115,20 @@ def _write_folder(found: Submission, folder: str, since: str | None, follow: boo
     _tell(cursors[-1])
 
 
-def _one(found: Submission, job: str, traces: bool) -> Batches:
-    from pyarrow import RecordBatch
+def _one(found: Submission, job: str, traces: bool, history: bool) -> tuple[pa.Schema, Batches]:
+    """The newest result or trace of a job, or all of its results."""
+    import pyarrow as pa
 
     from fitq.results.streams import RESULTS, TRACES
     from fitq.tags import text_of
 
     if traces:
-        yield None, RecordBatch.from_pylist([found.trace(job)], TRACES.schema)
-    else:
-        row = found.result(job)
-        yield None, RecordBatch.from_pylist([row | {"tags": text_of(row["tags"])}], RESULTS.schema)
+        return TRACES.schema, iter([(None, pa.RecordBatch.from_pylist([found.trace(job)], TRACES.schema))])
+    attempt = [pa.field("attempt", pa.int32(), nullable=False)] if history else []
+    schema = pa.schema([*attempt, *RESULTS.schema])
+    rows = found.history(job) if history else [found.result(job)]
+    batch = pa.RecordBatch.from_pylist([row | {"tags": text_of(row["tags"])} for row in rows], schema)
+    return schema, iter([(None, batch)])
 
 
 def _tell(cursor: str | None) -> None:

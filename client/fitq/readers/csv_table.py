@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 
-from fitq.readers.files import empty_file, open_input
+from fitq.readers.files import empty_file, open_input, translate_errors
 from fitq.readers.instructions import Instructions
 from fitq_shared.errors import FileError, InputError, JobError
 
@@ -96,7 +96,8 @@ def _numbers(texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _check_header(path: str | Path, header: bytes, columns: Columns, instructions: Instructions) -> list[str]:
-    found = next(csv.reader([header.decode("utf-8-sig", errors="replace")]), [])
+    with translate_errors(path, "CSV", csv.Error):
+        found = next(csv.reader([header.decode("utf-8-sig", errors="replace")]), [])
     if not found:
         raise empty_file(path, "a header line and one sample a row")
     wanted = zip(("--group", "--x", "--y", "--weights"), columns, strict=True)
@@ -152,6 +153,6 @@ def _is_number(cell: str) -> bool:
 
 def _rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     """The header and the rows, each with its line; of a row with quoted line ends that is its last."""
-    with open_input(path) as file:
+    with open_input(path) as file, translate_errors(path, "CSV", csv.Error):
         reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline=""))
         yield from ((reader.line_num, cells) for cells in reader if cells)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import get_args
 
 import numpy as np
@@ -42,6 +43,16 @@ def fill_defaults(rows: pa.RecordBatch, first: int, defaults: FitJob) -> pa.Reco
     columns |= {"index": index, "id": _ids(rows, index), **_init(rows, defaults), **_samples(rows, columns)}
     columns |= {"place": pa.nulls(rows.num_rows, pa.string()), "sample_set": pa.nulls(rows.num_rows, pa.int32())}
     return pa.RecordBatch.from_arrays([columns[name] for name in JOB_SCHEMA.names], schema=JOB_SCHEMA)
+
+
+def without_defaults(columns: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
+    """The columns whose default depends on the optimizer, null where they hold that default."""
+    optimizer = pc.index_in(columns["optimizer"], pa.array(_OPTIMIZERS))
+    found = {}
+    for name, effective in _BY_OPTIMIZER.items():
+        is_default = pc.equal(columns[name], effective.take(optimizer))
+        found[name] = pc.if_else(is_default, pa.scalar(None, pa.float64()), columns[name])
+    return found
 
 
 def _filled(rows: pa.RecordBatch, name: str, default: object) -> pa.Array:

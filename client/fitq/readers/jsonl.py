@@ -80,7 +80,10 @@ def _blocks(path: str | Path, blank: array[int]) -> Iterator[list[bytes]]:
 def _jobs(
     blocks: Iterator[list[bytes]], place: Callable[[int], str], defaults: Mapping[str, object], instructions: Instructions
 ) -> Iterator[pa.RecordBatch]:
-    kind, values = line_type(instructions.overrides), defaults_from_mapping({**defaults, **instructions.overrides})
+    kind, values = (
+        line_type(frozenset(instructions.overrides)),
+        defaults_from_mapping({**defaults, **instructions.overrides}),
+    )
     counted = () if instructions.given is None else defaults.keys() - instructions.overrides.keys()
     first = 0
     for lines in blocks:

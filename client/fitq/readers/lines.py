@@ -6,9 +6,10 @@ and others only in its texts.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, get_type_hints
 
 import msgspec
@@ -34,10 +35,11 @@ class Lines(NamedTuple):
     refused: list[int]
 
 
-def line_type(overridden: Collection[str] = ()) -> type[msgspec.Struct]:
+@functools.cache  # it takes longer than a thousand lines do
+def line_type(overridden: frozenset[str] = frozenset()) -> type[msgspec.Struct]:
     """A struct of what lines may hold; fields that are overridden may hold anything."""
     # What has keys of its own has to be known, for keys are counted.
-    unseen = dict.fromkeys(set(overridden) - {"samples", "tags"}, Any)
+    unseen = dict.fromkeys(overridden - {"samples", "tags"}, Any)
     name = get_type_hints(FitJob, include_extras=True)["id"]
     return _as_given(FitJob, **{"id": name | int, "samples": _as_given(Samples), **unseen})
 

@@ -7,6 +7,7 @@ that axis the value is that of all jobs: `x` of shape (samples,), `degree` of sh
 from __future__ import annotations
 
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,9 @@ from fitq.readers.instructions import NO_INSTRUCTIONS, Instructions
 from fitq_shared.errors import FileError
 
 _LIST_FIELDS = ("x", "y", "weights", "polynomial", "init")
+#: What zipfile and numpy say of bytes that they cannot read, besides OSError and ValueError; RuntimeError stands for
+#: encrypted members and those of other versions.
+_REFUSALS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, RuntimeError, OverflowError)
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -42,8 +46,7 @@ def from_npz(
 
 
 def _batches(path: str | Path, instructions: Instructions) -> Iterator[pa.RecordBatch]:
-    refusals = (zipfile.BadZipFile, zlib.error, EOFError, KeyError)
-    with open_input(path) as file, translate_errors(path, "NPZ file", *refusals), zipfile.ZipFile(file) as archive:
+    with open_input(path) as file, translate_errors(path, "NPZ file", *_REFUSALS), zipfile.ZipFile(file) as archive:
         names = field_names(str(path), [_field(member) for member in archive.namelist()], instructions)
         arrays = {_field(member): _Array(archive, member) for member in archive.namelist() if _field(member) in names}
         jobs = _number_of_jobs(path, arrays)

@@ -37,6 +37,8 @@ def _batches(path: str | Path, instructions: Instructions) -> Iterator[pa.Record
             raise empty_file(path, "one job a row")
         names = field_names(str(path), table.schema_arrow.names, instructions)
         for group in range(table.num_row_groups):
+            # Raises where what is said of a column is damaged; to ask for it would end the process.
+            next(table.iter_batches(1, row_groups=[group]), None)
             rows = _rows_at_once(table.metadata.row_group(group))
             for batch in table.iter_batches(rows, row_groups=[group], columns=names):
                 batch.validate(full=True)  # text may be no UTF-8

@@ -31,15 +31,15 @@ _POLL_SECONDS = 0.25
 
 
 class Admission:
-    """Holds an upload back while the server has no memory for it."""
+    """Holds an upload back while the server has no memory for it; a retry too, whose results come beside earlier ones."""
 
-    def __init__(self, store: SubmittingStore, manifest: Manifest) -> None:
+    def __init__(self, store: SubmittingStore, manifest: Manifest, *, retry: bool = False) -> None:
         self._store, self._submission = store, manifest.id
         self._jobs = 0
         self._results_bytes = 0.0  # expected of all jobs uploaded
         self._frames_bytes = 0  # of all jobs uploaded
         self._since_check = float(CHECK_BYTES)
-        self._in_redis = not manifest.results_url
+        self._in_redis, self._retry = not manifest.results_url, retry
 
     def count(self, rows: Rows, payload: Payload) -> int:
         """Count a chunk of the submission, about to be stored or stored by an earlier upload.
@@ -85,14 +85,15 @@ class Admission:
                 )
 
     def _look_at_submissions(self) -> tuple[int, float]:
-        """The jobs of this submission that are fitted, and what the results of all others will still take."""
-        fitted, others = 0, 0.0
+        """How many of the counted jobs are fitted, and what the results of all other submissions will still take."""
+        fitted, others = self._fitted(self._store.manifest(self._submission)), 0.0
         for manifest in self._store.active_manifests():
-            if manifest.id == self._submission:
-                fitted = manifest.done_jobs
-            else:
+            if manifest.id != self._submission:
                 others += manifest.results_bytes_to_come
         return fitted, others
+
+    def _fitted(self, manifest: Manifest) -> int:
+        return max(self._jobs - manifest.retrying, 0) if self._retry else manifest.done_jobs
 
     def _full(self, memory: Memory, results: float, why: str) -> ServerFull:
         return ServerFull(

@@ -7,13 +7,14 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fitq_shared.jobs.fields import MAX_FRAME_JOBS
 from fitq_shared.jobs.frames import sample_counts
 from fitq_shared.jobs.rows import Rows
 from fitq_shared.jobs.trace import recorded_counts
 from fitq_shared.store.offers import MAX_TOGETHER
 
 #: What a chunk holds at most (a single job may exceed it and then is a chunk of its own).
-MAX_CHUNK_JOBS = 32768
+MAX_CHUNK_JOBS = MAX_FRAME_JOBS
 MAX_CHUNK_SAMPLES_BYTES = 16 * 2**20
 MAX_CHUNK_TRACES_BYTES = 32 * 2**20
 #: A chunk costs some 10 ms whatever it holds, and an interactive chunk waits until the one being fitted is done.

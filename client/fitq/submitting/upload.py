@@ -18,7 +18,7 @@ from fitq_shared.errors import InputError
 from fitq_shared.jobs.frames import shape_name
 from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.rows import Rows
-from fitq_shared.store.payload import Payload, payload_of
+from fitq_shared.store.payload import payload_of
 from fitq_shared.store.submitting import SubmittingStore, different_content, different_jobs
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def plan_jobs(jobs: Jobs) -> tuple[Iterator[Rows], int | None]:
     Raises:
         InputError: there are none; further ones come while the chunks are taken.
     """
-    chunks = plan(_batches(jobs))
+    chunks = plan(batches_of(jobs))
     first, job_count = _take_up_to(chunks, queue.INTERACTIVE_JOBS)
     return itertools.chain(first, chunks), job_count
 
@@ -50,7 +50,8 @@ def upload(store: SubmittingStore, submission: str, chunks: Iterable[Rows], job_
         ServerFull: there is no room, and none is becoming free.
         SubmissionNotFound: it was deleted meanwhile.
     """
-    manifest, known = store.manifest(submission), {entry.number: entry for entry in store.index(submission)}
+    index, manifest = store.index(submission), store.manifest(submission)
+    known = {entry.number: entry for entry in index if entry.number < manifest.chunks}  # without retries
     admission, lane = Admission(store, manifest), queue.lane_of(submission, job_count)
     app: Celery = queue.client_app(store.settings)
     chunk_count = 0
@@ -66,7 +67,8 @@ def upload(store: SubmittingStore, submission: str, chunks: Iterable[Rows], job_
                 raise different_content(submission, f"it has {manifest.jobs} jobs, and the input has more")
             else:
                 admission.wait_for_room(payload)
-                _add(store, app, submission, rows, payload, lane, results)
+                store.add_chunk(submission, payload, lane, results)
+                enqueue(store, app, submission, rows, payload.chunk, lane)
     finally:
         app.close()
     if chunk_count < len(known):
@@ -74,16 +76,14 @@ def upload(store: SubmittingStore, submission: str, chunks: Iterable[Rows], job_
     store.close(submission)
 
 
-def _add(
-    store: SubmittingStore, app: Celery, submission: str, rows: Rows, payload: Payload, lane: str, results_bytes: int
-) -> None:
-    store.add_chunk(submission, payload, lane, results_bytes)
+def enqueue(store: SubmittingStore, app: Celery, submission: str, rows: Rows, chunk: int, lane: str) -> None:
+    """Let workers know of a chunk of these rows, which is stored."""
     if lane == queue.INTERACTIVE_LANE and is_small(rows):
-        store.offer(shape_name(rows.jobs), submission, payload.chunk)
-    queue.publish(app, lane, submission, [payload.chunk])
+        store.offer(shape_name(rows.jobs), submission, chunk)
+    queue.publish(app, lane, submission, [chunk])
 
 
-def _batches(jobs: Jobs) -> Iterator[pa.RecordBatch]:
+def batches_of(jobs: Jobs) -> Iterator[pa.RecordBatch]:
     """What the caller gave, as record batches of checked jobs."""
     if isinstance(jobs, str | Path):
         return from_file(jobs)

@@ -33,9 +33,10 @@ from fitq_shared.jobs.plain_values import main_type
 
 Mask: TypeAlias = NDArray[np.bool_]
 
-_BOUNDS = {"gt": operator.gt, "ge": operator.ge, "lt": operator.lt, "le": operator.le}
+#: Limits of a number, as msgspec calls them, and what each means.
+BOUNDS = {"gt": operator.gt, "ge": operator.ge, "lt": operator.lt, "le": operator.le}
 #: Fields that may be null in a batch of JOB_SCHEMA (optimizer's defaults are filled in).
-_MAY_BE_NULL = ("delta_sigma", "ftol", "gtol")
+MAY_BE_NULL = ("delta_sigma", "ftol", "gtol")
 
 
 def obey_rules(jobs: pa.RecordBatch) -> Mask:
@@ -54,21 +55,24 @@ def _kinds(struct: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 _FIELDS = _kinds(FitJob)
-_SAMPLES = _kinds(Samples)
-_NUMBERS = {name: kind for name, kind in _FIELDS.items() if isinstance(kind, inspect.IntType | inspect.FloatType)}
-_CHOICES = {name: pa.array(kind.values) for name, kind in _FIELDS.items() if type(kind) is inspect.LiteralType}
-_BOOLEANS = [name for name, kind in _FIELDS.items() if isinstance(kind, inspect.BoolType)]
+#: The same of what describes how samples are drawn.
+SAMPLES = _kinds(Samples)
+#: Fields that hold numbers, choices (and the words of each), true or false; the pattern of `trace`.
+NUMBERS = {name: kind for name, kind in _FIELDS.items() if isinstance(kind, inspect.IntType | inspect.FloatType)}
+CHOICES = {name: pa.array(kind.values) for name, kind in _FIELDS.items() if type(kind) is inspect.LiteralType}
+BOOLEANS = [name for name, kind in _FIELDS.items() if isinstance(kind, inspect.BoolType)]
+TRACE_PATTERN: str = _FIELDS["trace"].pattern
 
 
 def _single_fields(jobs: pa.RecordBatch) -> Iterator[Mask]:
-    for name, kind in _NUMBERS.items():
+    for name, kind in NUMBERS.items():
         limited = _within(jobs[name], kind)
-        yield limited | _null(jobs[name]) if name in _MAY_BE_NULL else limited
-    for name, choices in _CHOICES.items():
+        yield limited | _null(jobs[name]) if name in MAY_BE_NULL else limited
+    for name, choices in CHOICES.items():
         yield _mask(pc.is_in(jobs[name], choices))
-    for name in _BOOLEANS:
+    for name in BOOLEANS:
         yield ~_null(jobs[name])
-    yield _matching(jobs["trace"], _FIELDS["trace"].pattern)
+    yield _matching(jobs["trace"], TRACE_PATTERN)
     # In bytes, of which there are at least as many as characters.
     yield _numbers(pc.binary_length(jobs["id"])) <= MAX_ID_LENGTH
     for name in ("polynomial", "init"):
@@ -81,7 +85,7 @@ def _samples(jobs: pa.RecordBatch) -> Mask:
     explicit = (x >= 0) & (x == y) & (x <= MAX_SAMPLES) & ((weights < 0) | (weights == x))
     drawn = (coefficients >= 1) & (coefficients <= MAX_DEGREE + 1)
     for name, column in (("count", "count"), ("spread", "spread"), ("noise", "noise"), ("seed", "samples_seed")):
-        drawn &= _within(jobs[column], _SAMPLES[name])
+        drawn &= _within(jobs[column], SAMPLES[name])
     nothing_drawn = (coefficients < 0) & _null(jobs["count"])
     nothing_explicit = (x < 0) & (y < 0) & (weights < 0)
     either: Mask = (explicit & nothing_drawn) | (drawn & nothing_explicit)
@@ -110,7 +114,7 @@ def _within(column: pa.Array, kind: Any) -> Mask:
     """Finite and within the limits of `kind`; a null is not."""
     values = _numbers(column)
     inside: Mask = np.isfinite(values)
-    for name, compare in _BOUNDS.items():
+    for name, compare in BOUNDS.items():
         if (bound := getattr(kind, name)) is not None:
             inside &= compare(values, bound)
     return inside

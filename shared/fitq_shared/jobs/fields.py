@@ -12,6 +12,8 @@ MAX_SAMPLES = 10_000_000
 MAX_SAMPLES_BUT_MSE = 100_000
 MAX_STEPS = 1_000_000
 MAX_ID_LENGTH = 200
+#: Jobs of one frame, and so of one chunk.
+MAX_FRAME_JOBS = 32768
 MAX_RESTARTS = 1000
 #: Losses of the traces of one job: restarts x losses that each records. They are kept until the best start is known.
 MAX_RECORDED_LOSSES = 2**26

@@ -6,7 +6,9 @@ is refused instead of guessed at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -16,8 +18,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fitq_shared.errors import FrameError
+from fitq_shared.jobs.columns import repeats_one_word
 from fitq_shared.jobs.job import FitJob, Samples
 from fitq_shared.jobs.schemas import JOB_SCHEMA, READABLE_VERSIONS, SHAPE_COLUMNS
+from fitq_shared.jobs.unpacked_size import check_unpacked_size
 
 #: zstd's fast end: losses hardly compress, and a higher level costs three times the time for a tenth fewer bytes.
 ZSTD_LEVEL = -7
@@ -74,22 +78,50 @@ def encode(batch: pa.RecordBatch) -> bytes:
 def decode(frame: bytes, schema: pa.Schema) -> pa.RecordBatch:
     """The record batch in `frame`, which must be of the kind of `schema` and of one of READABLE_VERSIONS.
 
+    Whatever the bytes are, the arrays hold together: no offset, index or text in them leads astray. What the values mean is
+    not looked at.
+
     Raises:
-        FrameError: not a frame, or one of another kind or version.
+        FrameError: not a frame, one of another kind or version, or one that takes too much memory.
     """
-    try:
+    with not_a_frame():
+        check_unpacked_size(frame)
         with pa.ipc.open_stream(frame, options=pa.ipc.IpcReadOptions(use_threads=False)) as reader:
+            _check_schema(reader.schema, schema)
             batch = reader.read_next_batch()
-    except (pa.ArrowInvalid, StopIteration, OSError) as error:
+        _validate(batch)
+    return batch
+
+
+@contextmanager
+def not_a_frame() -> Iterator[None]:
+    """Turn what Arrow says of bytes that it cannot read into a FrameError."""
+    try:
+        yield
+    except (pa.ArrowException, StopIteration, OSError, UnicodeDecodeError, struct.error) as error:
         raise FrameError(f"not an Arrow IPC frame ({error}); was the key written by something else?") from None
-    found = batch.schema.metadata or {}
-    if not _is_readable(found, schema.metadata) or batch.schema.names != schema.names:
+
+
+def _check_schema(found: pa.Schema, expected: pa.Schema) -> None:
+    """Return when a frame has the kind, the version and the columns that are expected."""
+    metadata = found.metadata or {}
+    if not _is_readable(metadata, expected.metadata):
         versions = " or ".join(map(str, READABLE_VERSIONS))
         raise FrameError(
-            f"frame is {_described(found)}, expected {schema.metadata[b'fitq.kind'].decode()} version {versions}; upgrade "
-            "workers and clients to the same version of fitq, workers first"
+            f"frame is {_described(metadata)}, expected {expected.metadata[b'fitq.kind'].decode()} version {versions}; "
+            "upgrade workers and clients to the same version of fitq, workers first"
         )
-    return batch
+    if not found.equals(expected):
+        raise FrameError(f"the columns of the frame are not those of {_described(metadata)}; was it written by fitq?")
+
+
+def _validate(batch: pa.RecordBatch) -> None:
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        column.validate()
+        if not repeats_one_word(column):
+            column.validate(full=True)
+        if column.null_count and not field.nullable:
+            raise pa.ArrowInvalid(f"{field.name} is missing in a row")
 
 
 def _samples_seed(job: FitJob, spec: Samples | None) -> int | None:
@@ -105,4 +137,4 @@ def _is_readable(found: dict[bytes, bytes], expected: dict[bytes, bytes]) -> boo
 
 def _described(metadata: dict[bytes, bytes]) -> str:
     kind, version = metadata.get(b"fitq.kind", b"of no kind"), metadata.get(b"fitq.version", b"?")
-    return f"{kind.decode()} version {version.decode()}"
+    return " version ".join(text.decode(errors="replace") for text in (kind, version))

@@ -38,6 +38,8 @@ class Status(StrEnum):
 
 #: Statuses that give no usable coefficients.
 FAILED = (Status.DIVERGED, Status.DEGENERATE, Status.INVALID, Status.ERROR)
+#: Statuses of fits whose jobs are kept after the commit, to be fitted again with other settings.
+KEPT = (*FAILED, Status.STALLED)
 
 JOB_SCHEMA = pa.schema(
     [

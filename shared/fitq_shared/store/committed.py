@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import zlib
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
+
+#: What a commit stores of a chunk. `kept` are the jobs of fits that may be wanted again.
+Kind: TypeAlias = Literal["results", "traces", "kept"]
+KINDS: tuple[Kind, ...] = ("results", "traces", "kept")
 
 
 class CommittedFrames(NamedTuple):
     """The attempt whose frames are stored and a digest of each; the digest of a frame that there is not is empty.
 
-    None where a version of fitq without digests has stored it.
+    None where a version of fitq without such digests has stored it.
     """
 
     attempt: int
-    results: str | None
-    traces: str | None
+    results: str | None = None
+    traces: str | None = None
+    #: Of the jobs that are kept for a retry.
+    kept: str | None = None
 
-    def matches(self, kind: str, frame: bytes | None) -> bool:
-        """Whether this is the frame of `results` or `traces` that was committed."""
-        expected = self.results if kind == "results" else self.traces
+    def matches(self, kind: Kind, frame: bytes | None) -> bool:
+        """Whether this is the frame of this kind that was committed."""
+        expected: str | None = getattr(self, kind)
         return expected is None or digest(frame or b"") == expected
 
 
@@ -27,12 +33,18 @@ def digest(frame: bytes) -> str:
     return f"{len(frame)}-{zlib.crc32(frame):08x}" if frame else ""
 
 
-def entry(attempt: int, results: bytes, traces: bytes) -> str:
+def entry(attempt: int, results: bytes, traces: bytes, kept: bytes) -> str:
     """The text that `parse` reads."""
-    return f"{attempt} {digest(results)} {digest(traces)}"
+    return f"{attempt} {digest(results)} {digest(traces)} {digest(kept)}"
 
 
 def parse(value: bytes) -> CommittedFrames:
-    """A value of the hash of committed chunks."""
+    """A value of the hash of committed chunks.
+
+    Raises:
+        ValueError: it is none.
+    """
     attempt, *digests = value.decode().split(" ")
-    return CommittedFrames(int(attempt), *(digests or (None, None)))
+    if len(digests) not in (0, 2, 3):
+        raise ValueError(f"the entry of a committed chunk is {value!r}")
+    return CommittedFrames(int(attempt), *digests)

@@ -11,10 +11,13 @@ from typing import NamedTuple, cast
 
 from fitq_shared.settings import Settings
 from fitq_shared.store import committed, keys
+from fitq_shared.store.committed import KINDS, Kind
+from fitq_shared.store.damage import records_of
 from fitq_shared.store.frame_files import FrameFiles
 from fitq_shared.store.frame_parts import get_frames, part_count, set_frame
 from fitq_shared.store.offers import take_offers
 from fitq_shared.store.reader import IndexedChunk, Reader, indexed_chunk
+from fitq_shared.store.retrying import end_retries
 from fitq_shared.store.scripts import load_script
 from fitq_shared.store.staging import STAGED_SECONDS, Field, check_staged
 
@@ -43,6 +46,12 @@ class Commit(NamedTuple):
     seconds: float
     statuses: Mapping[str, int]
     attempt: int
+    #: Jobs of fits that may be wanted again; empty where there are none.
+    kept: bytes = b""
+
+    def frames(self) -> dict[Kind, bytes]:
+        """What is stored, by kind."""
+        return {"results": self.results, "traces": self.traces, "kept": self.kept}
 
 
 class FittingStore(Reader):
@@ -64,10 +73,13 @@ class FittingStore(Reader):
         """Take a chunk for `worker`; None when there is nothing to do (committed, deleted, or another worker has it).
 
         A worker may claim again what it holds: this is how it gets back the chunk that its own lost child was fitting.
+
+        Raises:
+            SubmissionDamaged: something else has written what is noted of the chunk.
         """
         names = self._keys(submission)
         touched = [names.manifest, names.committed, names.attempts, names.starts, names.lease(chunk), names.chunk_index]
-        touched += [names.enqueued, names.trials]
+        touched += [names.enqueued, names.trials, names.retries]
         with self._server():
             verdict, attempt, starts, value, message, trial = cast(
                 "tuple[bytes, int, int, bytes, bytes, bytes]",
@@ -75,10 +87,11 @@ class FittingStore(Reader):
             )
             if verdict != b"mine":
                 return None
-            if message:
-                lane, sent_at = message.decode().split()
-                self._redis.zadd(keys.taken(self.settings.namespace), {lane: float(sent_at)}, gt=True)
-            entry = indexed_chunk(chunk, value)
+            with records_of(submission):
+                entry = indexed_chunk(chunk, value)
+                if message:
+                    lane, sent_at = message.decode().split()
+                    self._redis.zadd(keys.taken(self.settings.namespace), {lane: float(sent_at)}, gt=True)
             sets = [names.shared_sets(entry.sets_digest)] if entry.sets_digest else []
             jobs_frame, *sets_frames = get_frames(self._redis, [names.jobs(chunk), *sets])
         return Claim(jobs_frame or b"", attempt, starts, entry, trial, *sets_frames)
@@ -94,6 +107,11 @@ class FittingStore(Reader):
         names = self._keys(submission)
         with self._server():
             self._note_trial(keys=[names.trials, names.lease(chunk)], args=[chunk, worker, trial])
+
+    def end_retry(self, submission: str, chunk: int) -> bool:
+        """End the retry of the jobs of a chunk, which keep the results they have; False where it is no retry."""
+        with self._server():
+            return end_retries(self._redis, self._keys(submission), self.settings, [chunk]) > 0
 
     def take_offers(self, shape: str, submission: str, chunk: int) -> list[tuple[str, int]]:
         """Chunks of this shape to fit together with this one, as submission and number; nobody else is offered them."""
@@ -114,18 +132,18 @@ class FittingStore(Reader):
         _write(files, chunk, commit)
         stored = self._store(submission, chunk, commit, in_redis=False)
         if not stored and self._committed_attempt(submission, chunk) != commit.attempt:
-            for kind in ("results", "traces"):
+            for kind in KINDS:
                 files.remove(kind, chunk, commit.attempt)
         return stored
 
     def _store(self, submission: str, chunk: int, commit: Commit, *, in_redis: bool) -> bool:
-        names, frames = self._keys(submission), (commit.results, commit.traces) if in_redis else (b"", b"")
+        names, frames = self._keys(submission), [frame if in_redis else b"" for frame in commit.frames().values()]
         touched = [names.manifest, names.committed, names.log, names.lease(chunk), names.enqueued, names.attempts]
-        staged = [names.staged(kind, chunk, commit.attempt) for kind in ("results", "traces")]
-        touched += [names.starts, names.trials, names.jobs(chunk), *staged, names.results(chunk), names.traces(chunk)]
-        touched.append(keys.expiries(self.settings.namespace))
+        touched += [names.starts, names.trials, names.jobs(chunk), names.chunk_index, names.retries]
+        staged = [names.staged(kind, chunk, commit.attempt) for kind in KINDS]
+        touched += [keys.expiries(self.settings.namespace), *staged, *(names.frame(kind, chunk) for kind in KINDS)]
         parts = [part_count(frame) if frame else 0 for frame in frames]
-        entry = committed.entry(commit.attempt, commit.results, commit.traces)
+        entry = committed.entry(commit.attempt, *commit.frames().values())
         fixed: list[Field] = [submission, chunk, commit.attempt, entry, *parts, commit.job_count, commit.seconds]
         counters: list[Field] = [item for status_and_count in commit.statuses.items() for item in status_and_count]
         with self._server(), self._redis.pipeline(transaction=False) as pipeline:
@@ -141,10 +159,11 @@ class FittingStore(Reader):
         """The attempt whose results are stored; its own number tells a commit that it was repeated for a lost answer."""
         with self._server():
             found = cast("bytes | None", self._redis.hget(self._keys(submission).committed, str(chunk)))
-        return None if found is None else committed.parse(found).attempt
+        with records_of(submission):
+            return None if found is None else committed.parse(found).attempt
 
 
 def _write(files: FrameFiles, chunk: int, commit: Commit) -> None:
-    for kind, frame in (("results", commit.results), ("traces", commit.traces)):
+    for kind, frame in commit.frames().items():
         if frame:
             files.write(kind, chunk, commit.attempt, frame)

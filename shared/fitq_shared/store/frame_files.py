@@ -61,6 +61,11 @@ class FrameFiles:
             if self._system.get_file_info(self._folder).type != fs.FileType.NotFound:
                 self._system.delete_dir(self._folder)
 
+    def check(self) -> None:
+        """Return when files can be written and removed here."""
+        self.write("check", 0, 0, b"fitq")
+        self.remove_all()
+
     def names(self) -> list[str]:
         """Names of all files, in no order."""
         with self._translated():

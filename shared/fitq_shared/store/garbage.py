@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 from fitq_shared.store import keys
+from fitq_shared.store.committed import KINDS
 from fitq_shared.store.frame_files import FrameFiles, stored_folders
 from fitq_shared.store.manifest import Manifest
 from fitq_shared.store.reader import Reader
 
 _KEYS_PER_SCAN = 1000
-_FILE = re.compile(r"(results|traces)-(\d+)-(\d+)\.arrow")
+_FILE = re.compile(rf"({'|'.join(KINDS)})-(\d+)-(\d+)\.arrow")
 
 
 class Garbage(NamedTuple):
@@ -82,7 +83,7 @@ class GarbageStore(Reader):
                 yield from ((manifest.results_url, f"{manifest.id}/{name}") for name in self._uncommitted(manifest))
 
     def _uncommitted(self, manifest: Manifest) -> Iterator[str]:
-        committed = self._committed(manifest.id, list(range(manifest.chunks)))
+        committed = self._committed(manifest.id, range(manifest.all_chunks))
         for name in FrameFiles(manifest.results_url, manifest.id).names():
             kind = _FILE.fullmatch(name)
             chunk = committed.get(int(kind[2])) if kind else None

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from fitq_shared.store.committed import Kind
+
 #: What an id of a submission is made of: nothing that means something in a key, a pattern of keys or a path.
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -65,11 +67,21 @@ class SubmissionKeys(NamedTuple):
         return f"{self._base}:trials"
 
     @property
+    def retries(self) -> str:
+        """Hash: number of a chunk of retried jobs, while it is not committed -> what it replaces, as JSON."""
+        return f"{self._base}:retries"
+
+    @property
+    def replaced(self) -> str:
+        """Hash: chunk number -> positions of its retried jobs, each with the chunk in which that is; see replaced.py."""
+        return f"{self._base}:replaced"
+
+    @property
     def log(self) -> str:
         """Stream: one entry per commit, in the order of completion."""
         return f"{self._base}:log"
 
-    def jobs(self, chunk: int) -> str:
+    def jobs(self, chunk: int | str) -> str:
         """Job frame of a chunk."""
         return f"{self._base}:jobs:{chunk}"
 
@@ -89,11 +101,19 @@ class SubmissionKeys(NamedTuple):
         """Trace frame of a chunk."""
         return f"{self._base}:traces:{chunk}"
 
+    def kept(self, chunk: int) -> str:
+        """Job frame of the fits of a committed chunk that may be wanted again."""
+        return f"{self._base}:kept:{chunk}"
+
+    def frame(self, kind: Kind, chunk: int) -> str:
+        """Frame of a committed chunk."""
+        return {"results": self.results, "traces": self.traces, "kept": self.kept}[kind](chunk)
+
     def staged(self, kind: str, chunk: int, version: int | str) -> str:
         """A frame on its way in; `version` tells it from others: an attempt for results and traces, a digest for jobs."""
         return f"{self._base}:staged:{kind}:{chunk}:{version}"
 
-    def lease(self, chunk: int) -> str:
+    def lease(self, chunk: int | str) -> str:
         """The worker that is fitting the chunk now; expires when it stops renewing."""
         return f"{self._base}:lease:{chunk}"
 
@@ -127,12 +147,22 @@ def taken(namespace: str) -> str:
     return f"{namespace}:taken"
 
 
+def dead_letters(namespace: str) -> str:
+    """List: what lay in a lane and was no message of fitq, newest first."""
+    return f"{namespace}:dead-letters"
+
+
+def dead_letter_count(namespace: str) -> str:
+    """Number: how many of them there ever were."""
+    return f"{namespace}:dead-letter-count"
+
+
 def quota(namespace: str) -> str:
     """Hash: `jobs` and `bytes` that all submissions together may have; only an operator writes it."""
     return f"{namespace}:quota"
 
 
-def trial(namespace: str, token: str) -> str:
+def check(namespace: str, token: str) -> str:
     """What `fitq-worker check` writes, for seconds, to see whether it can."""
     return f"{namespace}:check:{token}"
 

@@ -6,6 +6,7 @@ chance to be fitted together.
 
 from __future__ import annotations
 
+import re
 from typing import cast
 
 import redis
@@ -15,6 +16,7 @@ import redis
 MAX_TOGETHER = 32
 #: Offers of deleted submissions are gone this long after the last offer of their shape.
 EXPIRES_SECONDS = 3600
+_ENTRY = re.compile(rb"([!-~]+) ([0-9]{1,9})")
 
 
 def add_offer(client: redis.Redis, key: str, submission: str, chunk: int) -> None:
@@ -31,8 +33,8 @@ def take_offers(client: redis.Redis, key: str, submission: str, chunk: int) -> l
         pipeline.srem(key, _entry(submission, chunk))
         pipeline.spop(key, MAX_TOGETHER - 1)
         _, taken = pipeline.execute()
-    pairs = (entry.decode().split() for entry in cast("list[bytes]", taken))
-    return [(other, int(number)) for other, number in pairs]
+    found = (_ENTRY.fullmatch(entry) for entry in cast("list[bytes]", taken))
+    return [(entry[1].decode(), int(entry[2])) for entry in found if entry]
 
 
 def _entry(submission: str, chunk: int) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from typing import NamedTuple
 
+import numpy as np
+
 from fitq_shared.jobs.frames import encode
-from fitq_shared.jobs.ids import id_hashes
+from fitq_shared.jobs.ids import bucket_ids, id_hashes
 from fitq_shared.jobs.rows import Rows
 
 _DIGEST_CHARACTERS = 16
@@ -34,6 +37,15 @@ class Payload(NamedTuple):
     def sets_digest(self) -> str:
         """The name under which these sample sets are stored, once for all chunks that share them; empty without any."""
         return "" if self.sets_frame is None else _digest(self.sets_frame)
+
+    @property
+    def entry(self) -> str:
+        """What the index says of the chunk, as `indexed_chunk` in reader.py reads it."""
+        return f"{self.first} {self.last} {self.job_count} {self.digest} {self.sets_digest}"
+
+    def id_entries(self) -> list[int | bytes]:
+        """Buckets of the index of ids and what the jobs add to each, in turn."""
+        return list(itertools.chain(*bucket_ids(np.frombuffer(self.id_hashes, np.uint64), self.chunk)))
 
     @property
     def size(self) -> int:

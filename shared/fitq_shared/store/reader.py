@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import lru_cache
 from typing import NamedTuple, cast
 
 import msgspec
 
-from fitq_shared.errors import ResultsLost, SubmissionNotFound
+from fitq_shared.errors import ResultsLost, SubmissionDamaged, SubmissionNotFound
+from fitq_shared.jobs.fields import MAX_FRAME_JOBS
 from fitq_shared.jobs.ids import bucket_of, chunks_in
 from fitq_shared.settings import Settings
 from fitq_shared.store import keys
-from fitq_shared.store.committed import CommittedFrames, parse
+from fitq_shared.store.committed import CommittedFrames, Kind, parse
 from fitq_shared.store.connection import connect, translate_errors
+from fitq_shared.store.damage import records_of
 from fitq_shared.store.frame_files import FrameFiles, frame_files
 from fitq_shared.store.frame_parts import get_frames
 from fitq_shared.store.manifest import Manifest
 
 _LOG_PAGE = 500
+#: An entry of a chunk in the index.
+_ENTRY = re.compile(rb"(?P<first>\d{1,18}) (?P<last>\d{1,18}) (?P<jobs>\d{1,18}) (?P<digest>[0-9a-f]+) ?(?P<sets>[0-9a-f]*)")
+_WORDS: dict[Kind, str] = {"results": "results", "traces": "traces", "kept": "jobs to retry"}
 _KEPT_URLS = 128
 
 
@@ -29,6 +35,8 @@ class CommittedChunk(NamedTuple):
     number: int
     job_count: int
     cursor: str
+    #: Numbers of the earlier chunks in which its jobs were before; empty unless it is a retry.
+    replaces: tuple[int, ...] = ()
 
 
 class IndexedChunk(NamedTuple):
@@ -46,15 +54,15 @@ class IndexedChunk(NamedTuple):
 class Reader:
     """Reads submissions.
 
-    Raises, from every method: ServerUnreachable, AccessDenied, ServerRefuses; and ResultsUnreachable where frames are kept
-    as files.
+    Raises, from every method: ServerUnreachable, AccessDenied, ServerRefuses; SubmissionDamaged where something else has
+    written to a submission; and ResultsUnreachable where frames are kept as files.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._redis, self._tls_options = connect(settings), settings.tls_options()
         # It never changes, and a worker asks with each commit; what is kept must not grow with the submissions.
-        self._results_url = lru_cache(_KEPT_URLS)(self._read_results_url)
+        self.results_url = lru_cache(_KEPT_URLS)(self._read_results_url)
 
     def disconnect(self) -> None:
         """Close the connections to the server; a later command opens new ones."""
@@ -75,7 +83,7 @@ class Reader:
             fields = cast("dict[bytes, bytes]", self._redis.hgetall(self._keys(submission).manifest))
         if not fields:
             raise not_found(submission)
-        return _manifest(submission, fields)
+        return manifest_of(submission, fields)
 
     def manifests(self) -> list[Manifest]:
         """All submissions that have not expired, newest first."""
@@ -84,22 +92,28 @@ class Reader:
         return self._manifests(listed)
 
     def active_manifests(self) -> list[Manifest]:
-        """Submissions that may still have chunks to fit, in no order."""
+        """Submissions that may still have chunks to fit, in no order; damaged ones have none."""
         with self._server():
             listed = cast("set[bytes]", self._redis.smembers(keys.active(self.settings.namespace)))
-        return self._manifests(listed)
+        found: list[Manifest] = []
+        for name in listed:
+            with suppress(SubmissionDamaged):
+                found += self._manifests([name])
+        return found
 
     def index(self, submission: str) -> list[IndexedChunk]:
         """What identifies each chunk added so far."""
         with self._server():
             fields = cast("dict[bytes, bytes]", self._redis.hgetall(self._keys(submission).chunk_index))
-        return [indexed_chunk(int(number), value) for number, value in fields.items()]
+        with records_of(submission):
+            return [indexed_chunk(int(number), value) for number, value in fields.items()]
 
     def chunks_with_id(self, submission: str, job: str) -> list[int]:
         """Numbers of the few chunks that may hold the job with this id; none when there is no such job."""
         with self._server():
             bucket = cast("bytes | None", self._redis.get(self._keys(submission).ids(bucket_of(job))))
-        return chunks_in(bucket or b"", job)
+        with records_of(submission):
+            return chunks_in(bucket or b"", job)
 
     def commits(self, submission: str, since: str | None = None) -> list[CommittedChunk]:
         """The first commits, or the next ones after the cursor `since`, in their order; empty when there are no more."""
@@ -109,7 +123,8 @@ class Reader:
                 "list[tuple[bytes, dict[bytes, bytes]]]",
                 self._redis.xrange(self._keys(submission).log, start, count=_LOG_PAGE),
             )
-        return [CommittedChunk(int(entry[b"chunk"]), int(entry[b"jobs"]), cursor.decode()) for cursor, entry in page]
+        with records_of(submission):
+            return [_committed_chunk(cursor, entry) for cursor, entry in page]
 
     def committed_chunks(self, submission: str) -> Iterator[int]:
         """Numbers of the chunks committed so far, in the order of their commits."""
@@ -130,6 +145,24 @@ class Reader:
         """The stored trace frame of each chunk, None where no job of it keeps a trace; raises as `result_frames`."""
         return self._frames(submission, "traces", chunks)
 
+    def kept_frames(self, submission: str, chunks: Sequence[int]) -> list[bytes | None]:
+        """The stored frame of kept jobs of each chunk, None where there is none; raises as `result_frames`."""
+        return self._frames(submission, "kept", chunks)
+
+    def sets_frame(self, submission: str, digest: str) -> bytes | None:
+        """The frame of sample sets that chunks share, None where Redis has lost it."""
+        with self._server():
+            return get_frames(self._redis, [self._keys(submission).shared_sets(digest)])[0]
+
+    def replaced(self, submission: str, chunks: Sequence[int]) -> list[bytes]:
+        """For each chunk its entries of retried jobs, as `fitq_shared.store.replaced` reads them."""
+        if not chunks:
+            return []
+        with self._server():
+            key = self._keys(submission).replaced
+            found = cast("list[bytes | None]", self._redis.hmget(key, [str(chunk) for chunk in chunks]))
+        return [value or b"" for value in found]
+
     def result_frame(self, submission: str, chunk: int) -> bytes | None:
         """The stored result frame of a chunk, None where there is none."""
         return self.result_frames(submission, [chunk])[0]
@@ -140,7 +173,7 @@ class Reader:
 
     def files(self, submission: str) -> FrameFiles | None:
         """Where result and trace frames are kept as files; None where they are in Redis."""
-        return frame_files(self._results_url(submission), submission)
+        return frame_files(self.results_url(submission), submission)
 
     def message_count(self, lane: str) -> int:
         """Number of messages in a lane that no worker has taken yet."""
@@ -154,16 +187,16 @@ class Reader:
             for submission in ids:
                 pipeline.hgetall(self._keys(submission).manifest)
             found = pipeline.execute()
-        return [_manifest(submission, fields) for submission, fields in zip(ids, found, strict=True) if fields]
+        return [manifest_of(submission, fields) for submission, fields in zip(ids, found, strict=True) if fields]
 
-    def _frames(self, submission: str, kind: str, chunks: Sequence[int]) -> list[bytes | None]:
+    def _frames(self, submission: str, kind: Kind, chunks: Sequence[int]) -> list[bytes | None]:
         committed = self._committed(submission, chunks)
         frames = self._read_frames(submission, kind, committed)
         damaged = [chunk for chunk, commit in committed.items() if not commit.matches(kind, frames[chunk])]
         if damaged and (lost := self._committed(submission, damaged)):  # none of them where it was deleted meanwhile
             raise ResultsLost(
-                f"{submission}: the stored {kind} of chunk {min(lost)} are gone or damaged; was something deleted or "
-                "changed by hand? Submit its jobs again",
+                f"{submission}: the stored {_WORDS[kind]} of chunk {min(lost)} are gone or damaged; was something deleted "
+                "or changed by hand? Submit its jobs again",
                 submission,
             )
         return [frames.get(chunk) for chunk in chunks]
@@ -174,17 +207,18 @@ class Reader:
         with self._server():
             key = self._keys(submission).committed
             values = cast("list[bytes | None]", self._redis.hmget(key, [str(chunk) for chunk in chunks]))
-        return {chunk: parse(value) for chunk, value in zip(chunks, values, strict=True) if value is not None}
+        with records_of(submission):
+            return {chunk: parse(value) for chunk, value in zip(chunks, values, strict=True) if value is not None}
 
-    def _read_frames(self, submission: str, kind: str, committed: Mapping[int, CommittedFrames]) -> dict[int, bytes | None]:
+    def _read_frames(self, submission: str, kind: Kind, committed: Mapping[int, CommittedFrames]) -> dict[int, bytes | None]:
         if not committed:
             return {}
         if (files := self.files(submission)) is not None:
             return {chunk: files.read(kind, chunk, commit.attempt) for chunk, commit in committed.items()}
         names = self._keys(submission)
-        key_of = names.results if kind == "results" else names.traces
         with self._server():
-            return dict(zip(committed, get_frames(self._redis, list(map(key_of, committed))), strict=True))
+            frames = get_frames(self._redis, [names.frame(kind, chunk) for chunk in committed])
+        return dict(zip(committed, frames, strict=True))
 
     def _now(self) -> float:
         """The server's Unix time: other clocks may differ."""
@@ -216,13 +250,33 @@ def not_found(submission: str) -> SubmissionNotFound:
     return SubmissionNotFound(f"no submission {submission!r}: mistyped, deleted or expired", submission)
 
 
-def _manifest(submission: str, raw: dict[bytes, bytes]) -> Manifest:
-    fields = {name.decode(): value.decode() for name, value in raw.items()}
-    statuses = {name.removeprefix("status:"): int(fields[name]) for name in fields if name.startswith("status:")}
-    return msgspec.convert({**fields, "id": submission, "statuses": statuses}, Manifest, strict=False)
+def manifest_of(submission: str, raw: dict[bytes, bytes]) -> Manifest:
+    """The manifest as Redis has it.
+
+    Raises:
+        SubmissionDamaged: something else has written there.
+    """
+    with records_of(submission):
+        fields = {name.decode(): value.decode() for name, value in raw.items()}
+        statuses = {name.removeprefix("status:"): int(fields[name]) for name in fields if name.startswith("status:")}
+        return msgspec.convert({**fields, "id": submission, "statuses": statuses}, Manifest, strict=False)
+
+
+def _committed_chunk(cursor: bytes, entry: dict[bytes, bytes]) -> CommittedChunk:
+    replaces = tuple(map(int, entry.get(b"replaces", b"").split()))
+    return CommittedChunk(int(entry[b"chunk"]), int(entry[b"jobs"]), cursor.decode(), replaces)
 
 
 def indexed_chunk(number: int, value: bytes) -> IndexedChunk:
-    """The chunk of an entry in the index, as `add_chunk` writes it."""
-    first, last, job_count, *digests = value.decode().split()
-    return IndexedChunk(number, int(job_count), int(first), int(last), *digests)
+    """The chunk of an entry in the index, as `add_chunk` writes it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = _ENTRY.fullmatch(value)
+    if found is None:
+        raise ValueError(f"the entry of chunk {number} in its index is {value!r}")
+    first, last, job_count = (int(found[name]) for name in ("first", "last", "jobs"))
+    if not (number >= 0 and first <= last and 0 < job_count <= min(last - first + 1, MAX_FRAME_JOBS)):
+        raise ValueError(f"chunk {number} has {job_count} jobs from {first} to {last} of the input")
+    return IndexedChunk(number, job_count, first, last, found["digest"].decode(), found["sets"].decode())

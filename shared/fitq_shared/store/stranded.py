@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, cast
 
-from fitq_shared.errors import SubmissionNotFound
+from fitq_shared.errors import SubmissionDamaged, SubmissionNotFound
+from fitq_shared.settings import Settings
 from fitq_shared.store import keys
+from fitq_shared.store.damage import records_of
 from fitq_shared.store.reader import Reader
+from fitq_shared.store.scripts import load_script
 
 #: A chunk whose message was sent less than this ago may still be on its way from the broker to a claim.
 DELIVERY_GRACE_SECONDS = 8
@@ -27,6 +30,10 @@ class StrandedChunks(Reader):
     Raises, from every method: ServerUnreachable, AccessDenied, ServerFull, ServerRefuses.
     """
 
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._forget = load_script(self._redis, "forget")
+
     def unfinished(self) -> Iterator[str]:
         """Ids of submissions that may have chunks to fit; those that have none any more are not looked at again."""
         active = keys.active(self.settings.namespace)
@@ -37,14 +44,19 @@ class StrandedChunks(Reader):
                 yield submission
             else:
                 with self._server():
-                    self._redis.srem(active, submission)
+                    self._forget(keys=[self._keys(submission).manifest, active], args=[submission])
 
     def unclaimed(self, submission: str) -> list[WaitingChunk]:
-        """Chunks that are not committed, that no live worker has claimed, and whose message is not fresh."""
+        """Chunks that are not committed, that no live worker has claimed, and whose message is not fresh.
+
+        Raises:
+            SubmissionDamaged: something else has written what is noted of them.
+        """
         names, now = self._keys(submission), self._now()
         with self._server():
             fields = cast("dict[bytes, bytes]", self._redis.hgetall(names.enqueued))
-            waiting = [_waiting_chunk(number, value) for number, value in fields.items()]
+            with records_of(submission):
+                waiting = [_waiting_chunk(number, value) for number, value in fields.items()]
             old = [chunk for chunk in waiting if now - chunk.sent_at > DELIVERY_GRACE_SECONDS]
             leases = self._redis.mget([names.lease(chunk.number) for chunk in old]) if old else []
         return [chunk for chunk, lease in zip(old, cast("list[bytes | None]", leases), strict=True) if lease is None]
@@ -68,7 +80,7 @@ class StrandedChunks(Reader):
     def _is_unfinished(self, submission: str) -> bool:
         try:
             return not self.manifest(submission).finished
-        except SubmissionNotFound:
+        except (SubmissionNotFound, SubmissionDamaged):
             return False
 
 

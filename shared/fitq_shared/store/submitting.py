@@ -10,10 +10,15 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
-import numpy as np
-
-from fitq_shared.errors import DifferentContent, QuotaExceeded, ServerRefuses, SubmissionCancelled, SubmissionNotFound
-from fitq_shared.jobs.ids import BUCKETS, bucket_ids
+from fitq_shared.errors import (
+    DifferentContent,
+    QuotaExceeded,
+    ServerRefuses,
+    SubmissionCancelled,
+    SubmissionDamaged,
+    SubmissionNotFound,
+)
+from fitq_shared.jobs.ids import BUCKETS
 from fitq_shared.settings import Settings
 from fitq_shared.store import keys
 from fitq_shared.store.frame_files import frame_files
@@ -21,7 +26,8 @@ from fitq_shared.store.frame_parts import keys_of_parts, part_count, set_frame
 from fitq_shared.store.manifest import Manifest
 from fitq_shared.store.offers import add_offer
 from fitq_shared.store.payload import Payload
-from fitq_shared.store.reader import Reader, not_found
+from fitq_shared.store.reader import Reader, manifest_of, not_found
+from fitq_shared.store.retrying import end_retries
 from fitq_shared.store.scripts import load_script
 from fitq_shared.store.staging import STAGED_SECONDS, Field, check_staged
 
@@ -56,9 +62,10 @@ class SubmittingStore(Reader):
         """Start an empty submission and return its id, or the id of the submission that has the name `key` already.
 
         Raises:
-            ResultsUnreachable: FITQ_RESULTS_URL names nothing that could be reached.
+            ResultsUnreachable: nothing can be written at FITQ_RESULTS_URL.
         """
-        frame_files(self.settings.results_url, submission)  # raises before anything is stored
+        if (files := frame_files(self.settings.results_url, submission)) is not None:
+            files.check()  # raises before anything is stored
         self.delete_expired()
         namespace = self.settings.namespace
         fields: dict[str, Field] = {"source": source, "state": "open", "key": key, "jobs": 0, "chunks": 0, "done_chunks": 0}
@@ -88,8 +95,7 @@ class SubmittingStore(Reader):
         chunk, sets_digest = payload.chunk, payload.sets_digest
         staged = names.staged("jobs", chunk, payload.digest)
         sets = names.shared_sets(sets_digest)
-        entry = f"{payload.first} {payload.last} {payload.job_count} {payload.digest} {sets_digest}"
-        fixed: list[Field] = [submission, chunk, entry, payload.job_count, lane, sets_digest, names.ids("")]
+        fixed: list[Field] = [submission, chunk, payload.entry, payload.job_count, lane, sets_digest, names.ids("")]
         fixed += [part_count(payload.jobs_frame), self.settings.ttl_seconds, results_bytes, keys.quota(namespace), namespace]
         touched = [names.manifest, names.chunk_index, names.enqueued, names.jobs(chunk), names.sets, sets, staged]
         touched += [keys.expiries(namespace), keys.submissions(namespace)]
@@ -97,7 +103,7 @@ class SubmittingStore(Reader):
             set_frame(pipeline, staged, payload.jobs_frame, STAGED_SECONDS)
             if payload.sets_frame is not None:
                 set_frame(pipeline, sets, payload.sets_frame)
-            self._add_chunk(keys=touched, args=[*fixed, *_id_entries(payload)], client=pipeline)
+            self._add_chunk(keys=touched, args=[*fixed, *payload.id_entries()], client=pipeline)
             verdict = pipeline.execute()[-1]
         if verdict == b"gone":
             raise not_found(submission)
@@ -160,6 +166,7 @@ class SubmittingStore(Reader):
     def cancel(self, submission: str) -> Manifest:
         """End a submission early: what is fitted stays, the rest is dropped; a finished one stays as it is.
 
+        Retries end too, and their jobs keep the results they have: a submission that was finished before is so again.
         Workers stop with its chunks when they next renew their claims, within a third of a lease.
 
         Raises:
@@ -167,6 +174,7 @@ class SubmittingStore(Reader):
         """
         names, namespace = self._keys(submission), self.settings.namespace
         with self._server():
+            end_retries(self._redis, names, self.settings)
             verdict = self._cancel(
                 keys=[names.manifest, names.enqueued, keys.active(namespace), keys.expiries(namespace)],
                 args=[submission, self.settings.ttl_seconds],
@@ -186,18 +194,24 @@ class SubmittingStore(Reader):
         """
         manifest = self.manifest(submission)
         files = frame_files(manifest.results_url, submission)
-        names, namespace = self._all_keys(manifest), self.settings.namespace
+        names, namespace = self._keys(submission), self.settings.namespace
         if files is not None:
             files.remove_all()  # first: while the manifest is there, a removal that fails can be tried again
         with self._server():
-            # The manifest last: what is killed in between can be tried again. Then once more what was committed meanwhile.
-            for some in (*_portions(names), [self._keys(submission).manifest], *_portions(names)):
-                self._redis.unlink(*some)
-            if manifest.key:
-                self._redis.unlink(keys.named(namespace, manifest.key))
-            self._redis.zrem(keys.submissions(namespace), submission)
-            self._redis.zrem(keys.expiries(namespace), submission)
-            self._redis.srem(keys.active(namespace), submission)
+            # The manifest after all else, with all that names it: what is killed in between can be tried again. The list of
+            # shared sets, which may grow until then, comes last.
+            self._unlink([name for name in self._all_keys(manifest) if name != names.sets])
+            with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.hgetall(names.manifest)
+                pipeline.unlink(names.manifest)
+                if manifest.key:
+                    pipeline.unlink(keys.named(namespace, manifest.key))
+                pipeline.zrem(keys.submissions(namespace), submission)
+                pipeline.zrem(keys.expiries(namespace), submission)
+                pipeline.srem(keys.active(namespace), submission)
+                last, *_ = pipeline.execute()
+            # Nothing is added or committed any more: what was meanwhile goes too.
+            self._unlink(self._all_keys(manifest_of(submission, last) if last else manifest))
         if files is not None:
             files.remove_all()  # what a worker has committed meanwhile
 
@@ -223,15 +237,28 @@ class SubmittingStore(Reader):
         files = frame_files(manifest.results_url, submission)
         return memory, 0 if files is None else files.size()
 
+    def _unlink(self, names: Sequence[str]) -> None:
+        for some in _portions(names):
+            self._redis.unlink(*some)
+
     def _drop_unfitted(self, manifest: Manifest) -> None:
-        """Remove what only chunks need that are not fitted: claims, jobs, shared sample sets."""
+        """Remove what only chunks need that are not fitted: claims, jobs, sample sets that no kept job shares."""
         names = self._keys(manifest.id)
+        kept = self._sets_of_kept_jobs(manifest)
         with self._server():
             digests = [digest.decode() for digest in cast("set[bytes]", self._redis.smembers(names.sets))]
+            digests = [digest for digest in digests if digest not in kept]
             frames = [*map(names.jobs, range(manifest.chunks)), *map(names.shared_sets, digests)]
             dropped = [*map(names.lease, range(manifest.chunks)), *keys_of_parts(self._redis, frames)]
-            for some in _portions([names.attempts, names.starts, names.trials, *dropped]):
-                self._redis.unlink(*some)
+            self._unlink([names.attempts, names.starts, names.trials, *dropped])
+
+    def _sets_of_kept_jobs(self, manifest: Manifest) -> set[str]:
+        committed = self._committed(manifest.id, range(manifest.all_chunks))
+        return {
+            entry.sets_digest
+            for entry in self.index(manifest.id)
+            if entry.number in committed and committed[entry.number].kept
+        }
 
     def delete_expired(self) -> list[str]:
         """Delete submissions that have not changed for their time to live, as a whole, and return their ids."""
@@ -241,7 +268,7 @@ class SubmittingStore(Reader):
         for submission in (name.decode() for name in found):
             try:
                 self.delete(submission)
-            except SubmissionNotFound:  # somebody else was faster
+            except (SubmissionNotFound, SubmissionDamaged):  # somebody else was faster, or nobody knows what to delete
                 with self._server():
                     self._redis.zrem(listed, submission)
         return [name.decode() for name in found]
@@ -251,11 +278,12 @@ class SubmittingStore(Reader):
         names = self._keys(manifest.id)
         with self._server():
             digests = [digest.decode() for digest in cast("set[bytes]", self._redis.smembers(names.sets))]
-        frames = [name(chunk) for chunk in range(manifest.chunks) for name in (names.jobs, names.results, names.traces)]
+        chunks = range(manifest.all_chunks)
+        frames = [name(chunk) for chunk in chunks for name in (names.jobs, names.results, names.traces, names.kept)]
         frames += [names.shared_sets(digest) for digest in digests]
-        leases, ids = map(names.lease, range(manifest.chunks)), map(names.ids, range(BUCKETS))
+        leases, ids = map(names.lease, chunks), map(names.ids, range(BUCKETS))
         single = [names.chunk_index, names.committed, names.enqueued, names.attempts, names.starts, names.trials]
-        single += [names.log, names.sets]
+        single += [names.log, names.sets, names.retries, names.replaced]
         with self._server():
             return [*single, *ids, *leases, *keys_of_parts(self._redis, frames)]
 
@@ -277,11 +305,6 @@ def _cancelled(submission: str) -> SubmissionCancelled:
     return SubmissionCancelled(
         f"{submission} was cancelled and takes no more jobs; submit them anew, not under its key", submission
     )
-
-
-def _id_entries(payload: Payload) -> list[Field]:
-    """Buckets of the index of ids and what the jobs add to each, in turn."""
-    return list(itertools.chain(*bucket_ids(np.frombuffer(payload.id_hashes, np.uint64), payload.chunk)))
 
 
 def _portions(names: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -17,6 +17,7 @@ import click
 import msgspec
 import pyarrow as pa
 import pytest
+import redis
 from click.testing import CliRunner, Result
 from pyarrow import parquet
 
@@ -28,6 +29,7 @@ from fitq.submission import Submission
 from fitq_shared.jobs import frames, schemas
 from fitq_shared.settings import Settings
 from fitq_shared.store.fitting import FittingStore
+from fitq_shared.store.keys import SubmissionKeys
 from fitq_shared.store.submitting import SubmittingStore
 from fitq_worker.cli import main as worker_main
 
@@ -99,6 +101,10 @@ def test_the_list_of_commands_is_complete() -> None:
     assert CliRunner().invoke(main, ["sumbit"]).exit_code == BAD_INPUT
 
 
+#: Options that are given again and again, and the one that takes nothing.
+REPEATABLE = ("tag", "set", "statuses", "ids", "help")
+
+
 def single_options(root: click.Group) -> list[tuple[str, str, str]]:
     """Every option that takes one value: the command, the option and a value that it takes."""
     found = []
@@ -106,7 +112,7 @@ def single_options(root: click.Group) -> list[tuple[str, str, str]]:
         command = root.get_command(click.Context(root), name)
         assert command is not None
         for option in command.params:
-            if isinstance(option, click.Option) and not option.is_flag and option.name not in ("tag", "set", "help"):
+            if isinstance(option, click.Option) and not option.is_flag and option.name not in REPEATABLE:
                 kind = option.type
                 value = kind.choices[0] if isinstance(kind, click.Choice) else "/" if isinstance(kind, click.Path) else "1"
                 found.append((name, option.opts[-1], str(value)))
@@ -282,6 +288,25 @@ def test_ctrl_c_while_following_tells_where_to_go_on(settings: Settings, fitq: F
     assert follower.returncode == INTERRUPTED
     cursor = stderr.splitlines()[0].removeprefix("cursor: ")
     assert fitq("results", submission, "--since", cursor).stdout == ""
+
+
+def test_an_error_while_following_tells_where_to_go_on(
+    fitq: Fitq, finish: Finish, redis_client: redis.Redis, settings: Settings, tmp_path: Path
+) -> None:
+    """Lines that are out are not written again by who goes on when the error is mended."""
+    path = tmp_path / "six.jsonl"
+    path.write_text("".join(f'{{"polynomial": [1], "degree": {degree}}}\n' for degree in range(6)))
+    submission = fitq("submit", path).stdout.strip()
+    finish(submission, *range(6))
+    last = SubmissionKeys(settings.namespace, submission).results(5)
+    redis_client.rename(last, f"{last}-away")
+    broken = fitq("results", submission, "--follow")
+    redis_client.rename(f"{last}-away", last)
+    assert (broken.exit_code, "are gone or damaged" in broken.stderr) == (FAILURE, True)
+    cursor = broken.stderr.splitlines()[0].removeprefix("cursor: ")
+    rest = fitq("results", submission, "--follow", "--since", cursor)
+    found = [json.loads(line)["index"] for line in (broken.stdout + rest.stdout).splitlines()]
+    assert (sorted(found), len(rest.stdout.splitlines()) < 6) == (list(range(6)), True)
 
 
 def test_one_job_by_its_id(fitq: Fitq, submitted: str, finish: Finish) -> None:

@@ -191,6 +191,15 @@ def test_a_row_comes_out_once_no_chunk_can_have_an_earlier_one(store: Submitting
         assert out == list(range(min((rows_of[chunk][0] for chunk in waiting), default=40)))
 
 
+def test_rows_that_waited_for_a_cancelled_chunk_are_given(submission: Submission, finish: Finish) -> None:
+    """Those behind its first row, which nobody will fit any more."""
+    finish(submission.id, 0)
+    stream = InputOrder(submission._store, submission.id, RESULTS)
+    assert flat(stream.ready()) == EVEN[:1]
+    submission.cancel()
+    assert flat(stream.ready()) == EVEN[1:]
+
+
 def test_the_order_is_not_known_before_all_jobs_are_in(store: SubmittingStore, finish: Finish) -> None:
     """A chunk that is still to come may have an earlier row."""
     fill(store, [[1, 2]], close=False)

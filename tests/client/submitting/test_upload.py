@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pyarrow as pa
 import pytest
 import redis
@@ -21,12 +22,12 @@ from fitq import readers
 from fitq.client import Client
 from fitq.submitting import admission
 from fitq.submitting.planner import plan
-from fitq_shared.errors import DifferentContent, ServerFull, SubmissionNotFound
+from fitq_shared.errors import DifferentContent, ResultsUnreachable, ServerFull, SubmissionCancelled, SubmissionNotFound
 from fitq_shared.jobs.frames import decode
 from fitq_shared.jobs.job import Samples
 from fitq_shared.jobs.schemas import JOB_SCHEMA
 from fitq_shared.settings import Settings
-from fitq_shared.store.fitting import FittingStore
+from fitq_shared.store.fitting import Commit, FittingStore
 from fitq_shared.store.keys import SubmissionKeys
 from fitq_shared.store.payload import payload_of
 from fitq_shared.store.submitting import SubmittingStore
@@ -123,6 +124,23 @@ def test_an_upload_that_a_full_server_stopped_is_resumed(
 
     assert (resumed.status().state, resumed.status().jobs) == ("closed", 20_000)
     assert stored_indexes(fitting, resumed.id) == list(range(20_000))
+
+
+def test_an_upload_that_somebody_cancels_leaves_what_was_fitted(client: Client, finish: Callable[..., None]) -> None:
+    """The client is told, and the fits that were done before stay."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for number, batch in enumerate(jobs()):
+            if number == 3:
+                (manifest,) = client.submissions()
+                finish(manifest.id, 0)
+                client.submission(manifest.id).cancel()
+            yield batch
+
+    with pytest.raises(SubmissionCancelled, match="was cancelled"):
+        client.submit(batches())
+    (manifest,) = client.submissions()
+    assert (manifest.state, manifest.done_chunks) == ("cancelled", 1)
 
 
 def test_the_command_line_says_how_to_resume(fitq: Callable[..., Result], redis_client: redis.Redis) -> None:
@@ -226,6 +244,20 @@ def test_what_an_earlier_upload_has_stored_needs_room_as_well(
         redis_client.config_set("maxmemory", 0)
 
 
+def test_results_that_could_not_be_written_are_refused_before_anything_is_stored(
+    settings: Settings, store: SubmittingStore, tmp_path: Path
+) -> None:
+    """With the setting to look at; a place that can be written is left as it was."""
+    (tmp_path / "file").write_text("no folder")
+    elsewhere = msgspec.structs.replace(settings, results_url=f"file://{tmp_path}/file/results")
+    with pytest.raises(ResultsUnreachable, match="check FITQ_RESULTS_URL"):
+        Client(elsewhere).submit([{"polynomial": [1.0]}])
+    assert store.manifests() == []
+    there = msgspec.structs.replace(settings, results_url=f"file://{tmp_path}/results")
+    Client(there).submit([{"polynomial": [1.0]}])
+    assert list((tmp_path / "results").iterdir()) == []
+
+
 def test_what_other_submissions_will_still_need_is_not_given_away(client: Client, redis_client: redis.Redis) -> None:
     """The results of another one that waits for workers; once it is cancelled there is room."""
     other = client.submit(readers.from_recipe([1.0], 60_000))
@@ -235,6 +267,27 @@ def test_what_other_submissions_will_still_need_is_not_given_away(client: Client
             client.submit(readers.from_recipe([1.0], 5_000))
         other.cancel()
         client.submit(readers.from_recipe([1.0], 5_000))
+    finally:
+        redis_client.config_set("maxmemory", 0)
+
+
+def test_the_results_of_a_retry_need_room_beside_the_earlier_ones(
+    client: Client, store: SubmittingStore, fitting: FittingStore, redis_client: redis.Redis
+) -> None:
+    """All jobs are done, and none of them is that of the retry."""
+    submission = client.submit(jobs(10))
+    fitting.commit(submission.id, 0, Commit(b"results", b"", 60_000, 0.1, {"max_steps": 60_000}, 1))
+    held_back, upload = (admission.Admission(store, submission.status(), retry=retry) for retry in (True, False))
+    for chunk, rows in enumerate(plan(readers.from_recipe([1.0], 60_000))):
+        payload = payload_of(chunk, rows)
+        held_back.count(rows, payload)
+        upload.count(rows, payload)
+    store._redis.hset(SubmissionKeys(store.settings.namespace, submission.id).manifest, "retrying", 60_000)
+    redis_client.config_set("maxmemory", redis_client.info("memory")["used_memory"] + 20 * 2**20)
+    try:
+        upload.wait_for_room(payload)
+        with pytest.raises(ServerFull, match="the results of 60,000 jobs"):
+            held_back.wait_for_room(payload)
     finally:
         redis_client.config_set("maxmemory", 0)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from fitq_shared.errors import FrameError
+from fitq_shared.jobs.columns import replace_columns
 from fitq_shared.jobs.frames import decode, encode, jobs_batch
 from fitq_shared.jobs.job import FitJob, Samples
 from fitq_shared.jobs.schemas import FRAME_VERSION, JOB_SCHEMA, READABLE_VERSIONS, RESULT_SCHEMA, SETS_SCHEMA, TRACE_SCHEMA
@@ -75,6 +77,63 @@ def test_bytes_that_are_no_frame_are_refused(garbage: bytes) -> None:
     """Empty, foreign and truncated bytes alike."""
     with pytest.raises(FrameError, match="not an Arrow IPC frame"):
         decode(garbage, JOB_SCHEMA)
+
+
+def changed(**columns: pa.Array) -> bytes:
+    """A frame of JOBS with some of its columns exchanged, without a look at what they hold."""
+    return encode(replace_columns(jobs_batch(JOBS), columns))
+
+
+def test_lists_that_reach_beyond_their_values_are_refused() -> None:
+    """Native code would follow them."""
+    offsets = pa.py_buffer(np.array([0, 10**6, 10**6, 3], np.int32))
+    far = pa.Array.from_buffers(pa.list_(pa.float64()), 3, [None, offsets], children=[pa.array([1.0, 2.0, 3.0])])
+    with pytest.raises(FrameError, match="not an Arrow IPC frame"):
+        decode(changed(x=far), JOB_SCHEMA)
+
+
+def test_a_word_that_its_dictionary_does_not_have_is_refused() -> None:
+    """Native code would follow it."""
+    results = decode((FRAMES / f"results-{FRAME_VERSION}.arrow").read_bytes(), RESULT_SCHEMA)
+    words = pa.DictionaryArray.from_arrays(pa.array([99] * len(results), pa.int8()), pa.array(["cpu"]), safe=False)
+    with pytest.raises(FrameError, match="not an Arrow IPC frame"):
+        decode(encode(replace_columns(results, {"device": words})), RESULT_SCHEMA)
+
+
+@pytest.mark.parametrize("text", [b"\xff\xff\xff", b"\xff" * 9])
+def test_text_that_is_no_utf_8_is_refused(text: bytes) -> None:
+    """Where rows differ, and where they say the same."""
+    offsets = pa.py_buffer(np.arange(4, dtype=np.int32) * (len(text) // 3))
+    column = pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(text)])
+    with pytest.raises(FrameError, match="not an Arrow IPC frame"):
+        decode(changed(basis=column), JOB_SCHEMA)
+
+
+def test_a_missing_position_or_id_is_refused() -> None:
+    """Neither can be told from the rest."""
+    for name, kind in (("index", pa.int64()), ("id", pa.string())):
+        fields = [field.with_nullable(field.name != "id" and field.name != "index") for field in JOB_SCHEMA]
+        batch = jobs_batch(JOBS)
+        arrays = [pa.nulls(3, kind) if field.name == name else batch[field.name] for field in fields]
+        lacking = pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields, JOB_SCHEMA.metadata))
+        with pytest.raises(FrameError, match=f"{name} is missing in a row"):
+            decode(encode(lacking), JOB_SCHEMA)
+
+
+def test_columns_of_other_types_are_refused() -> None:
+    """Their names alone do not make a frame."""
+    place = JOB_SCHEMA.get_field_index("degree")
+    batch = jobs_batch(JOBS)
+    other = batch.set_column(place, pa.field("degree", pa.float64()), pa.array([1.0] * 3))
+    with pytest.raises(FrameError, match="columns of the frame are not those of jobs version 4"):
+        decode(encode(other.replace_schema_metadata(JOB_SCHEMA.metadata)), JOB_SCHEMA)
+
+
+def test_the_version_of_another_program_may_be_any_bytes() -> None:
+    """The message shows what can be shown."""
+    metadata = {b"fitq.kind": b"\xff\xfe", b"fitq.version": b"\x80"}
+    with pytest.raises(FrameError, match="frame is \ufffd\ufffd version \ufffd, expected jobs"):
+        decode(encode(jobs_batch(JOBS).replace_schema_metadata(metadata)), JOB_SCHEMA)
 
 
 def test_frames_are_compressed() -> None:

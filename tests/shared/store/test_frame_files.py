@@ -162,9 +162,10 @@ def test_a_folder_holds_nothing_but_whole_frames(tmp_path: Path) -> None:
 def test_a_place_without_room_keeps_the_chunk_uncommitted(settings: Settings, fitting: FittingStore, tmp_path: Path) -> None:
     """It can be committed once there is room."""
     blocked = tmp_path / "results"
-    blocked.write_text("a file is in the way")
     store = SubmittingStore(msgspec.structs.replace(settings, results_url=blocked.as_uri()))
     store.open("sub", "")
+    blocked.rmdir()
+    blocked.write_text("a file is in the way")
     store.add_chunk("sub", Payload(0, b"frame", 3, 0, 2), LANE)
     with pytest.raises(ResultsUnreachable, match=r"results at file://.*space"):
         fitting.commit("sub", 0, COMMIT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pytest
 import redis
@@ -13,9 +14,11 @@ from fitq.submitting.sample_sets import share_sets
 from fitq_shared.jobs.frames import decode, encode, jobs_batch, shape_name
 from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.rows import Rows
-from fitq_shared.jobs.schemas import RESULT_SCHEMA, TRACE_SCHEMA, Status
+from fitq_shared.jobs.schemas import JOB_SCHEMA, RESULT_SCHEMA, TRACE_SCHEMA, Status
 from fitq_shared.store.fitting import Commit, FittingStore
+from fitq_shared.store.keys import SubmissionKeys
 from fitq_shared.store.payload import payload_of
+from fitq_shared.store.retrying import Earlier, RetryingStore
 from fitq_shared.store.submitting import SubmittingStore
 from fitq_worker.chunks.batch import Chunk, claim_chunk, claim_companions, fit_together
 from fitq_worker.engine import fit
@@ -158,3 +161,97 @@ def test_companions_that_cannot_be_read_are_left_out(
     first = claim_chunk(fitting, "me", "first", 0)
     assert first is not None
     assert claim_companions(fitting, "me", first) == []
+
+
+def test_a_chunk_that_ended_too_many_workers_is_not_read_again(
+    fitting: FittingStore, offered: list[str], redis_client: redis.Redis
+) -> None:
+    """Reading it may be what ends them: its jobs are known by their positions alone."""
+    redis_client.hset(f"{fitting.settings.namespace}:{{first}}:starts", "0", fitting.settings.max_attempts)
+    redis_client.set(f"{fitting.settings.namespace}:{{first}}:jobs:0", encode(jobs_of({**GENERATED, "id": "mine"})))
+    chunk = claim_chunk(fitting, "me", "first", 0)
+    assert chunk is not None
+    (row,) = results_of(fitted(chunk)[0]).to_pylist()
+    assert (row["index"], row["id"], row["status"]) == (0, "0", Status.ERROR)
+    assert row["message"].startswith("given up: 4 workers ended")
+
+
+def test_jobs_whose_shared_samples_are_lost_end_as_errors(fitting: FittingStore, store: SubmittingStore) -> None:
+    """As do those whose own frame is."""
+    shared = share_sets(Rows(jobs_of(EXPLICIT, {**EXPLICIT, "lr": 0.2})))
+    payload = payload_of(0, shared)
+    store.open("sets", "")
+    store.add_chunk("sets", payload, LANE)
+    names = SubmissionKeys(store.settings.namespace, "sets")
+    with redis.Redis.from_url(store.settings.redis_url) as client:
+        client.delete(names.shared_sets(payload.sets_digest))
+    chunk = claim_chunk(fitting, "me", "sets", 0)
+    assert chunk is not None
+    assert "Redis has lost its frame" in chunk.problem
+
+
+# Jobs that may be wanted again.
+
+INVALID: dict[str, Any] = {**EXPLICIT, "y": [1.0, None, 9.0]}
+
+
+def kept_of(commit: Commit) -> list[dict[str, Any]]:
+    return decode(commit.kept, JOB_SCHEMA).to_pylist() if commit.kept else []
+
+
+def test_jobs_of_fits_without_usable_coefficients_are_kept() -> None:
+    """As they came, with what a retry needs; a chunk in which none failed keeps nothing."""
+    chunk = chunk_of(EXPLICIT, INVALID, {**EXPLICIT, "x": [1.0] * 3}, {**EXPLICIT, "ftol": 0.9, "patience": 8})
+    (commit,) = fitted(chunk)
+    assert results_of(commit)["status"].to_pylist() == ["max_steps", "invalid", "degenerate", "stalled"]
+    assert kept_of(commit) == chunk.rows.jobs.to_pylist()[1:]
+    (commit,) = fitted(chunk_of(EXPLICIT, GENERATED))
+    assert commit.kept == b""
+
+
+def test_kept_jobs_refer_to_the_sets_that_their_chunk_shares() -> None:
+    """The sets stay where they are, once for all chunks."""
+    rows = share_sets(Rows(jobs_of(EXPLICIT, *({**INVALID, "lr": lr} for lr in (0.1, 0.2, 0.3)))))
+    assert rows.sets is not None
+    (commit,) = fitted(chunk_of(EXPLICIT)._replace(rows=rows))
+    assert [job["sample_set"] for job in kept_of(commit)] == [1, 1, 1]
+    assert rows.sets["y"][1].as_py() == INVALID["y"]
+
+
+def test_chunks_fitted_together_keep_their_own_jobs() -> None:
+    """Each by the positions in its own rows."""
+    chunks = [chunk_of(EXPLICIT), chunk_of(INVALID, EXPLICIT), chunk_of({**INVALID, "lr": 0.7})]
+    assert [[job["lr"] for job in kept_of(commit)] for commit in fitted(*chunks)] == [[], [0.1], [0.7]]
+
+
+def test_jobs_that_were_given_up_are_kept_where_they_can_be_read(
+    fitting: FittingStore, offered: list[str], redis_client: redis.Redis
+) -> None:
+    """Of a frame that cannot be read nothing is left to keep."""
+    trial = msgspec.json.encode({"cuts": [1], "trying": 0})
+    (given_up,) = fitted(chunk_of(EXPLICIT, GENERATED, starts=4, trial=trial))
+    assert results_of(given_up)["status"].to_pylist() == ["error", "max_steps"]
+    assert [job["id"] for job in kept_of(given_up)] == ["0"]
+    redis_client.set(f"{fitting.settings.namespace}:{{first}}:jobs:0", b"not a frame")
+    unreadable = claim_chunk(fitting, "me", "first", 0)
+    assert unreadable is not None
+    assert fitted(unreadable)[0].kept == b""
+
+
+def test_a_retry_that_cannot_be_read_is_ended(
+    store: SubmittingStore, fitting: FittingStore, offered: list[str], redis_client: redis.Redis
+) -> None:
+    """Its jobs are not known, but have results: these stay."""
+    first = claim_chunk(fitting, "me", "first", 0)
+    assert first is not None
+    (commit,) = fitted(first)
+    fitting.commit("first", 0, commit)
+    store.close("first")
+    retrying = RetryingStore(store.settings)
+    earlier = [Earlier(0, np.array([0]), 0)]
+    number = retrying.add("first", payload_of(0, Rows(jobs_of(GENERATED))), earlier, commit.statuses, LANE)
+    redis_client.set(f"{fitting.settings.namespace}:{{first}}:jobs:{number}", b"not a frame")
+    assert claim_chunk(fitting, "me", "first", number) is None
+    manifest = store.manifest("first")
+    assert (manifest.finished, manifest.statuses) == (True, commit.statuses)
+    assert fitting.claim("first", number, "me") is None

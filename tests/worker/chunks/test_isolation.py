@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fitq_shared.errors import DrainEnded
 from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.job import FitJob
 from fitq_shared.jobs.rows import Rows
@@ -141,6 +142,15 @@ def test_a_healthy_chunk_whose_workers_were_killed_from_outside_is_fitted_whole(
         trials = after_death(trials, JOBS, deaths, MAX_ATTEMPTS)
     fitted = fit_in_parts(rows, trials, 9, lambda some: fit(some.jobs), "cpu", lambda trial: None)
     assert_as_usual(fitted, rows, but=set())
+
+
+def test_a_part_that_is_given_back_is_not_blamed() -> None:
+    """Its worker was told to stop; the next one goes on as if the part had not been tried."""
+    trials, notes = after_death(Trials(), JOBS, 1, MAX_ATTEMPTS), list[bytes]()
+    with pytest.raises(DrainEnded):
+        fit_in_parts(rows_of(), trials, 1, fit_unless({0}, DrainEnded("told to stop")), "cpu", notes.append)
+    assert [parse_trials(note, JOBS).trying for note in notes] == [0, None]
+    assert after_death(parse_trials(notes[-1], JOBS), JOBS, 1, MAX_ATTEMPTS) == trials
 
 
 @pytest.mark.parametrize(

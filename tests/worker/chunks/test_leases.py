@@ -68,6 +68,24 @@ def test_fits_that_hang_end_the_process() -> None:
     assert ended.returncode == STALLED_STATUS
 
 
+def test_whoever_looks_after_its_claims_learns_that_the_drain_has_ended() -> None:
+    """In the process that fits, which is forked from the one that is told: once for the drain, twice for its end."""
+    script = (
+        "import os, sys, time; from fitq_shared.errors import DrainEnded; from fitq_shared.settings import Settings\n"
+        "from fitq_worker.chunks.leases import Leases; from fitq_worker.fleet.drain import tell_to_stop\n"
+        "class Store: settings = Settings()\n"
+        "held = Leases(Store(), 'me', [('sub', 0)])\n"
+        "if os.fork():\n"
+        "    tell_to_stop(); time.sleep(1); print('told again', flush=True); tell_to_stop(); os.wait()\n"
+        "else:\n"
+        "    try:\n"
+        "        while True: held.check(); time.sleep(0.01)\n"
+        "    except DrainEnded: print('ended', flush=True)"
+    )
+    told = subprocess.run([sys.executable, "-c", script], timeout=20, check=True, capture_output=True, text=True)
+    assert told.stdout.split("\n")[:2] == ["told again", "ended"]
+
+
 def test_claims_are_given_back(store: SubmittingStore, fitting: FittingStore, redis_client: redis.Redis) -> None:
     """Whoever comes next need not wait, and nobody died."""
     store.open("sub", "")

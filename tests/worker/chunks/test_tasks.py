@@ -6,13 +6,16 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 import redis
 
+from fitq import Client
 from fitq_shared.errors import ClaimLost, ResultsUnreachable
 from fitq_shared.jobs.frames import jobs_batch
 from fitq_shared.jobs.rows import Rows
@@ -24,6 +27,9 @@ from fitq_worker.chunks import tasks
 from fitq_worker.chunks.batch import Chunk
 from fitq_worker.chunks.leases import Leases
 from fitq_worker.fleet.devices import DEVICE_FAILED_STATUS, DEVICE_VARIABLE
+
+if TYPE_CHECKING:
+    from tests.conftest import Worker
 
 #: Fits a chunk with an engine that fails as torch does when a GPU has failed.
 FIT_ON_A_FAILING_DEVICE = """
@@ -99,6 +105,34 @@ def test_results_of_a_deleted_submission_do_not_wait(
             tasks._commit_patiently(fitting, claimed, COMMIT, held)
     finally:
         redis_client.config_set("maxmemory", 0)
+
+
+def test_submissions_whose_files_cannot_be_written_do_not_hold_up_others(
+    start_worker: Callable[..., Worker], settings: Settings, tmp_path: Path
+) -> None:
+    """After one chunk that waited in vain the worker leaves theirs alone for a while, and comes back to them."""
+    folder = tmp_path / "results"
+    elsewhere = msgspec.structs.replace(settings, results_url=f"file://{folder}")
+    held_up = Client(elsewhere).submit([{"polynomial": [1.0], "degree": degree} for degree in range(4)])
+    folder.mkdir(exist_ok=True)
+    folder.rmdir()
+    folder.write_text("a file where the folder was")
+    worker = start_worker(settings, PYTHONPATH=_with_patience(tmp_path, files=2.0, avoid=5.0))
+    deadline = time.monotonic() + 60
+    while "given back" not in worker.log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    Client(settings).submit([{"polynomial": [1.0], "degree": 2}]).wait(30)
+    folder.unlink()
+    assert held_up.wait(120).done_jobs == 4
+
+
+def _with_patience(folder: Path, files: float, avoid: float) -> str:
+    """A PYTHONPATH on which the worker's patience is as short as this."""
+    (folder / "sitecustomize.py").write_text(
+        f"import fitq_worker.chunks.tasks as tasks\ntasks.FILES_PATIENCE_SECONDS, tasks.AVOID_SECONDS = {files}, {avoid}\n"
+    )
+    return os.pathsep.join([str(folder), *sys.path])
 
 
 def test_files_that_cannot_be_written_hold_a_worker_for_a_while_only(

@@ -5,10 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from fitq_shared.errors import DeviceError
+from fitq_shared.settings import Settings
+from fitq_worker.fleet import devices
 from fitq_worker.fleet.devices import (
     CPU,
     DEVICE_VARIABLE,
@@ -19,6 +26,9 @@ from fitq_worker.fleet.devices import (
     usable_cores,
     visible_gpus,
 )
+
+if TYPE_CHECKING:
+    from tests.conftest import Worker
 
 GPUS = [Gpu(0, "GPU-aaaa", "H200", 140.0), Gpu(1, "GPU-abbb", "H200", 140.0), Gpu(2, "GPU-cccc", "L4", 22.5)]
 CUDA = [Device("cuda:0", "GPU-aaaa", "H200, 140 GiB"), Device("cuda:1", "GPU-cccc", "L4, 22 GiB")]
@@ -87,6 +97,57 @@ def test_cores_that_the_process_may_not_use_do_not_count() -> None:
         assert usable_cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.parametrize(
+    ("version_2", "version_1", "expected"),
+    [
+        ("200000 100000\n", None, 2),
+        ("150000 100000\n", None, 1),
+        ("50000 100000\n", None, 1),
+        ("900000 100000\n", None, 8),
+        ("max 100000\n", None, 8),
+        ("", None, 8),
+        (None, ("300000\n", "100000\n"), 3),
+        (None, ("-1\n", "100000\n"), 8),
+        (None, None, 8),
+    ],
+)
+def test_a_quota_of_cpu_time_counts_in_whole_cores(
+    version_2: str | None,
+    version_1: tuple[str, str] | None,
+    expected: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a container's control group of either version says it; at least one, and never more than there are."""
+    group, quota, period = (tmp_path / name for name in ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us"))
+    texts = [(group, version_2), *zip((quota, period), version_1 or (), strict=False)]
+    for path, text in texts:
+        if text is not None:
+            path.write_text(text)
+    monkeypatch.setattr(devices, "_QUOTAS", [[group], [quota, period]])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    assert usable_cores() == expected
+
+
+def test_threads_that_wait_do_not_spin() -> None:
+    """Processes of two supervisors may have to share a core."""
+    assert all(process_environment(device, 2)["OMP_WAIT_POLICY"] == "passive" for device in (CPU, *CUDA))
+
+
+@pytest.mark.parametrize(("options", "threads"), [([], "1"), (["--threads", "3"], "3")])
+def test_a_process_has_one_thread_unless_more_are_asked_for(
+    options: list[str], threads: str, settings: Settings, start_worker: Callable[..., Worker]
+) -> None:
+    """Whatever the number of cores and of processes."""
+    supervisor = psutil.Process(start_worker(settings, *options).process.pid)
+    deadline, environment = time.monotonic() + 30, dict[str, str]()
+    while "OMP_NUM_THREADS" not in environment:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+        environment = next((child.environ() for child in supervisor.children()), environment)
+    assert (environment["OMP_NUM_THREADS"], environment["MKL_NUM_THREADS"]) == (threads, threads)
 
 
 def test_listing_devices_does_not_import_torch() -> None:

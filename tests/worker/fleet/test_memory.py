@@ -13,9 +13,8 @@ from fitq_shared.jobs.schemas import Status
 from fitq_worker.fleet.memory import LEAST_BYTES, MEMORY_VARIABLE, share_of, usable_bytes
 
 if TYPE_CHECKING:
-    from tests.conftest import Worker
-
     from fitq_shared.settings import Settings
+    from tests.conftest import Worker
 
 #: Allocates the bytes of its argument after it is limited.
 ALLOCATE = """

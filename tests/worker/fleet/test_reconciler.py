@@ -52,6 +52,17 @@ def test_stranded_chunks_get_one_new_message_each(
     assert reconcile(stranded, app) == 0
 
 
+def test_a_submission_that_something_else_has_written_to_does_not_keep_others_waiting(
+    store: SubmittingStore, stranded: StrandedChunks, app: Celery, submission: str, redis_client: redis.Redis
+) -> None:
+    """Neither by its manifest nor by what is noted of its messages."""
+    for name in ("a", "z"):
+        store.open(name, "")
+    redis_client.hset(SubmissionKeys(store.settings.namespace, "a").manifest, "jobs", "many")
+    redis_client.hset(SubmissionKeys(store.settings.namespace, "z").enqueued, "0", "no message")
+    assert reconcile(stranded, app) == 2
+
+
 def test_a_chunk_that_may_be_waiting_gets_no_message(
     store: SubmittingStore, stranded: StrandedChunks, app: Celery, submission: str
 ) -> None:

@@ -5,9 +5,14 @@ It imports no torch: the pool's child does.
 
 from __future__ import annotations
 
+from celery.worker.control import Panel
+
 from fitq_shared.queue import worker_app
 from fitq_shared.settings import Settings
+from fitq_worker.chunks.delivery import restrict_remote_control
 from fitq_worker.fleet.supervision import die_with_supervisor
 
 die_with_supervisor()
-app = worker_app(Settings.from_environment())
+app = worker_app(Settings.from_environment(), "fitq_worker.chunks.delivery:Transport")
+# Whoever may write to the broker could end workers otherwise, let them write files, or have them run more processes.
+Panel.data = restrict_remote_control(Panel.data)

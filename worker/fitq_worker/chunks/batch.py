@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fitq_shared.errors import FitqError, FrameError
 from fitq_shared.jobs.columns import replace_columns
+from fitq_shared.jobs.frame_rules import check_jobs, check_positions
 from fitq_shared.jobs.frames import decode, encode, shape_name
 from fitq_shared.jobs.rows import Rows, join
-from fitq_shared.jobs.schemas import JOB_SCHEMA, SETS_SCHEMA
+from fitq_shared.jobs.schemas import JOB_SCHEMA, KEPT, SETS_SCHEMA
 from fitq_shared.store.fitting import Claim, Commit, FittingStore
 from fitq_worker.chunks.isolation import MAX_DEATHS, after_death, failed, fit_all, fit_in_parts, parse_trials
 from fitq_worker.chunks.unreadable import recover_jobs
@@ -46,15 +48,22 @@ def claim_chunk(store: FittingStore, worker: str, submission: str, number: int) 
     claim = store.claim(submission, number, worker)
     if claim is None:
         return None
-    claimed = Chunk(submission, number, claim.attempt, claim.starts, Rows(recover_jobs(b"", claim.entry)), trial=claim.trial)
     # From the second start on trials are noted as soon as the jobs are read: without any it is reading them that kills.
     if claim.starts > (2 * MAX_DEATHS if claim.trial else max(store.settings.max_attempts, 2)):
-        return claimed._replace(problem=f"given up: {claim.starts - 1} workers ended with the chunk of this job")
+        problem = f"given up: {claim.starts - 1} workers ended with the chunk of this job"
+        return _unfitted(store, submission, number, claim._replace(jobs_frame=b""), problem)
     try:
-        return claimed._replace(rows=_read(claim))
+        return Chunk(submission, number, claim.attempt, claim.starts, _read(claim), trial=claim.trial)
     except FrameError as error:
-        rows = Rows(recover_jobs(claim.jobs_frame, claim.entry))
-        return claimed._replace(rows=rows, problem=f"the jobs of this chunk cannot be read: {error}")
+        return _unfitted(store, submission, number, claim, f"the jobs of this chunk cannot be read: {error}")
+
+
+def _unfitted(store: FittingStore, submission: str, number: int, claim: Claim, problem: str) -> Chunk | None:
+    """A chunk whose jobs end as errors; none where it is a retry, for then they keep the results that they have."""
+    if store.end_retry(submission, number):
+        _log.error("%s chunk %d: its jobs keep their earlier results; %s", submission, number, problem)
+        return None
+    return Chunk(submission, number, claim.attempt, claim.starts, Rows(recover_jobs(claim.jobs_frame, claim.entry)), problem)
 
 
 def claim_companions(store: FittingStore, worker: str, first: Chunk) -> list[Chunk]:
@@ -86,7 +95,7 @@ def fit_together(
     A chunk with which workers died is alone and fitted in parts, each of which is given to `note_trial` before.
 
     Raises:
-        ClaimLost: from `check_claims`.
+        ClaimLost, DrainEnded: from `check_claims`.
     """
     started = time.monotonic()
     rows = join([chunk.rows for chunk in chunks])
@@ -100,12 +109,16 @@ def _read(claim: Claim) -> Rows:
     """The rows of a claimed chunk.
 
     Raises:
-        FrameError: its frames are lost or of another version.
+        FrameError: its frames are lost, cannot be read, or hold other jobs than were submitted or what no job may.
     """
-    if not claim.jobs_frame:
+    entry = claim.entry
+    if not claim.jobs_frame or (entry.sets_digest and not claim.sets_frame):
         raise FrameError("Redis has lost its frame; check that maxmemory-policy is noeviction")
     sets = None if claim.sets_frame is None else decode(claim.sets_frame, SETS_SCHEMA)
-    return Rows(decode(claim.jobs_frame, JOB_SCHEMA), sets)
+    rows = Rows(decode(claim.jobs_frame, JOB_SCHEMA), sets)
+    check_positions(rows.jobs, entry.job_count, entry.first, entry.last)
+    check_jobs(rows)
+    return rows
 
 
 def _fit(
@@ -143,4 +156,10 @@ def _commit(chunk: Chunk, results: pa.RecordBatch, traces: pa.RecordBatch, secon
     trace_frame = encode(traces) if len(traces) else b""
     found = sorted(results["status"].value_counts().to_pylist(), key=lambda entry: -entry["counts"])
     statuses = {entry["values"]: entry["counts"] for entry in found}
-    return Commit(encode(results), trace_frame, len(results), seconds, statuses, chunk.attempt)
+    kept = _keep_jobs(chunk, results["status"]) if statuses.keys() & set(KEPT) else b""
+    return Commit(encode(results), trace_frame, len(results), seconds, statuses, chunk.attempt, kept)
+
+
+def _keep_jobs(chunk: Chunk, statuses: pa.Array) -> bytes:
+    """The frame of the jobs that may be retried; empty where they could not be read."""
+    return b"" if chunk.problem else encode(chunk.rows.jobs.filter(pc.is_in(statuses, pa.array(KEPT, pa.string()))))

@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 import torch
 
-from fitq_shared.errors import ClaimLost
+from fitq_shared.errors import WorkerError
 from fitq_shared.jobs.rows import Rows
 from fitq_worker.engine import Fitted
 from fitq_worker.engine.outcome.framing import empty_traces, error_results
@@ -73,15 +73,23 @@ def after_death(trials: Trials, job_count: int, deaths: int, max_attempts: int) 
 
 
 def fit_in_parts(rows: Rows, trials: Trials, deaths: int, fit: Fit, device: str, note: Callable[[bytes], None]) -> Fitted:
-    """Fit a chunk with which so many workers died; each part is noted before it is fitted."""
+    """Fit a chunk with which so many workers died; each part is noted before it is fitted.
+
+    Raises:
+        WorkerError: from `fit`; the part that was tried is noted no more, because nobody has died with it.
+    """
     fitted = []
-    for start, stop in trials.parts(len(rows.jobs)):
-        part = rows.slice(start, stop - start)
-        if start in trials.given_up:
-            fitted.append(failed(part.jobs, _reason(stop - start, deaths), device))
-        else:
-            note(msgspec.json.encode(msgspec.structs.replace(trials, trying=start)))
-            fitted.append(fit_all(part, fit, device))
+    try:
+        for start, stop in trials.parts(len(rows.jobs)):
+            part = rows.slice(start, stop - start)
+            if start in trials.given_up:
+                fitted.append(failed(part.jobs, _reason(stop - start, deaths), device))
+            else:
+                note(msgspec.json.encode(msgspec.structs.replace(trials, trying=start)))
+                fitted.append(fit_all(part, fit, device))
+    except WorkerError:
+        note(msgspec.json.encode(trials))
+        raise
     note(msgspec.json.encode(trials))
     return _join(fitted)
 
@@ -90,14 +98,14 @@ def fit_all(rows: Rows, fit: Fit, device: str) -> Fitted:
     """Fit the rows; a job at which the engine raises becomes an error that says why.
 
     Raises:
-        ClaimLost: from `fit`.
+        WorkerError: from `fit`; the claims are lost or to be given back.
     """
     waiting, fitted, raised = [rows], [], 0
     while waiting:
         part = waiting.pop()
         try:
             fitted.append(fit(part))
-        except ClaimLost:
+        except WorkerError:
             raise
         except torch.AcceleratorError:
             # The process cannot use its device again: a fresh one gets the chunk, up to the limit of attempts.

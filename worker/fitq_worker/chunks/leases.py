@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Protocol, Self
 
-from fitq_shared.errors import ClaimLost, ServerError
+from fitq_shared.errors import ClaimLost, DrainEnded, ServerError
 from fitq_shared.store.fitting import FittingStore
+from fitq_worker.fleet.drain import drain_has_ended
 
 #: Fits that have not gone on for this long hang; the process ends with this status, and the chunk runs again.
 STALL_SECONDS, STALLED_STATUS = 600.0, 75
@@ -56,10 +57,13 @@ class Leases:
 
         Raises:
             ClaimLost: no claim is left.
+            DrainEnded: the claims are to be given back.
         """
         self._went_on = time.monotonic()
         if not self._held:
             raise ClaimLost("the claim was lost: the submission was deleted, or this worker was taken for dead")
+        if drain_has_ended():
+            raise DrainEnded("the worker stops, and another one fits this chunk")
 
     def give_back(self) -> None:
         """End the claims without results; a server that is away keeps them until they run out."""

@@ -9,15 +9,24 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from celery import shared_task
-from celery.signals import setup_logging, worker_process_init
+from celery.exceptions import Reject
+from celery.signals import setup_logging, worker_process_init, worker_shutting_down
 
-from fitq_shared.errors import ClaimLost, ResultsUnreachable, ServerError, SubmissionNotFound
+from fitq_shared.errors import (
+    ClaimLost,
+    DrainEnded,
+    ResultsUnreachable,
+    ServerError,
+    SubmissionDamaged,
+    SubmissionNotFound,
+)
 from fitq_shared.queue import FIT_CHUNK, INTERACTIVE_LANE
 from fitq_shared.settings import Settings
 from fitq_shared.store.fitting import Commit, FittingStore
 from fitq_shared.waiting import attempts, persist
 from fitq_worker.chunks.leases import Leases
 from fitq_worker.fleet.devices import DEVICE_FAILED_STATUS, DEVICE_VARIABLE
+from fitq_worker.fleet.drain import tell_to_stop
 from fitq_worker.fleet.logs import configure_logging
 from fitq_worker.fleet.memory import limit_memory
 
@@ -27,12 +36,17 @@ if TYPE_CHECKING:
 #: How long a worker tries to commit while the files for results cannot be written; then it gives the results up, and the
 #: chunk runs again: other submissions keep theirs elsewhere. For the server, which all of them need, it waits.
 FILES_PATIENCE_SECONDS = 60.0
+#: After that the chunks of submissions that keep their files there wait this long, and others have the worker.
+AVOID_SECONDS = 60.0
 #: Pauses between attempts to commit.
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 10.0
 
 # With a receiver connected Celery leaves logging alone. Both the worker process and the pool's child import this module.
 setup_logging.connect(configure_logging)
 _log = logging.getLogger(__name__)
+
+#: Where files could not be written, and until when it is not tried again.
+_out_of_reach: dict[str, float] = {}
 
 #: What a task returns to Celery: a line for Flower; nothing else reads it.
 Summary = dict[str, Any]
@@ -44,6 +58,9 @@ def fit_chunk(task: Any, submission: str, chunk: int) -> Summary:
 
     Small chunks of the same shape that wait in the interactive lane are fitted with it. Their own messages come later
     and find them committed.
+
+    Raises:
+        Reject: the drain has ended; the message goes back to its lane at once.
     """
     from fitq_worker.chunks import batch
 
@@ -52,11 +69,17 @@ def fit_chunk(task: Any, submission: str, chunk: int) -> Summary:
         first = batch.claim_chunk(store, worker, submission, chunk)
     except SubmissionNotFound as error:
         return {"skipped": str(error)}
+    except SubmissionDamaged as error:
+        _log.error("chunk %d left alone: %s", chunk, error)
+        return {"skipped": str(error)}
     if first is None:
         return {"skipped": "committed, deleted or claimed by another worker"}
     interactive = task.request.delivery_info.get("routing_key") == INTERACTIVE_LANE
     chunks = [first, *batch.claim_companions(store, worker, first)] if interactive else [first]
     leases = Leases(store, worker, chunks)
+    if _out_of_reach.get(store.results_url(submission), 0.0) > time.monotonic():
+        leases.give_back()
+        return {"skipped": "its results could not be written a moment ago"}
     try:
         with leases:
             note_trial = functools.partial(store.note_trial, submission, chunk, worker)
@@ -64,10 +87,22 @@ def fit_chunk(task: Any, submission: str, chunk: int) -> Summary:
             pairs = zip(chunks, commits, strict=True)
             summaries = [_commit(store, chunk, commit, len(chunks), leases) for chunk, commit in pairs]
     except (ClaimLost, ServerError) as error:
+        if isinstance(error, ResultsUnreachable):
+            _out_of_reach[store.results_url(submission)] = time.monotonic() + AVOID_SECONDS
         _log.warning("%s: given back, %s", first, error)
         leases.give_back()
         return {"skipped": str(error)}
+    except DrainEnded as error:
+        _log.info("%s: given back, %s", first, error)
+        leases.give_back()
+        raise Reject(str(error), requeue=True) from None
     return {**summaries[0], "chunks": len(chunks)}
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def stop(**_celery: Any) -> None:
+    """In Celery's main process, at every TERM: it takes no more messages, and its child has the drain for its chunk."""
+    tell_to_stop()
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]
@@ -104,6 +139,7 @@ def _commit_patiently(store: FittingStore, chunk: Chunk, commit: Commit, leases:
 
     Raises:
         ClaimLost: the submission was deleted, or another worker has the chunk.
+        DrainEnded: the results are given up, and another worker fits the chunk.
         ResultsUnreachable: files could not be written for FILES_PATIENCE_SECONDS.
     """
     give_up = time.monotonic() + FILES_PATIENCE_SECONDS

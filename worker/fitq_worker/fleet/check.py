@@ -7,7 +7,7 @@ from typing import NamedTuple
 from fitq_shared.errors import FitqError
 from fitq_shared.masking import mask_url
 from fitq_shared.settings import Settings
-from fitq_shared.store.trial import ServerSetup, TrialStore
+from fitq_shared.store.checking import CheckingStore, ServerSetup
 from fitq_worker.compiler import cxx_compiler
 from fitq_worker.fleet.devices import CPU, choose_devices, cuda_devices, usable_cores
 
@@ -27,10 +27,10 @@ def check_machine(settings: Settings, request: str = "auto") -> list[Finding]:
 
 
 def _check_server(settings: Settings) -> list[Finding]:
-    trial = TrialStore(settings)
+    checking = CheckingStore(settings)
     try:
-        trial.work()
-        setup = trial.setup()
+        checking.work()
+        setup = checking.setup()
     except FitqError as error:
         return [Finding("server", False, str(error))]
     return [Finding("server", True, mask_url(settings.redis_url)), _check_eviction(setup), _check_disk(setup)]
@@ -59,7 +59,7 @@ def _check_results(settings: Settings) -> list[Finding]:
     if not settings.results_url:
         return []
     try:
-        TrialStore(settings).write_files()
+        CheckingStore(settings).write_files()
     except FitqError as error:
         return [Finding("results", False, str(error))]
     return [Finding("results", True, mask_url(settings.results_url))]

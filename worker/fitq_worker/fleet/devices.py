@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from fitq_shared.errors import DeviceError
@@ -12,6 +13,11 @@ from fitq_shared.errors import DeviceError
 DEVICE_VARIABLE = "FITQ_WORKER_DEVICE"
 #: Exit status of a worker process whose device does not work, or does so no longer.
 DEVICE_FAILED_STATUS = 70
+
+
+_GROUPS = Path("/sys/fs/cgroup")
+#: Quota and period in microseconds, in one file or in two.
+_QUOTAS = [[_GROUPS / "cpu.max"], [_GROUPS / "cpu/cpu.cfs_quota_us", _GROUPS / "cpu/cpu.cfs_period_us"]]
 
 
 class Gpu(NamedTuple):
@@ -86,13 +92,27 @@ def choose_devices(request: str, gpus: Sequence[Device]) -> list[Device]:
 
 
 def usable_cores() -> int:
-    """CPU cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores that this process may run on; fewer where its container has a quota of CPU time, and at least one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, _quota_in_cores(cores)))
+
+
+def _quota_in_cores(cores: int) -> int:
+    """The quota of Linux's control groups, version 2 or 1, in whole cores; `cores` where there is none."""
+    for paths in _QUOTAS:
+        try:
+            quota, period = " ".join(path.read_text() for path in paths).split()
+        except (OSError, ValueError):
+            continue
+        if quota.isdigit() and period.isdigit():  # not "max" or -1, which are no quota
+            return int(quota) // int(period)
+    return cores
 
 
 def process_environment(device: Device, threads: int) -> dict[str, str]:
     """What ties a process to `device` when set before it starts, with at most `threads` threads for array work."""
-    limits = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    # Threads that wait let others compute: those that spin took two supervisors on the same cores ten times as long.
+    limits = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
     if device.uuid is None:
         return limits | {DEVICE_VARIABLE: "cpu", "CUDA_VISIBLE_DEVICES": ""}
     # A UUID means the same GPU under any inherited mask and numbering; the process sees it as its only one.

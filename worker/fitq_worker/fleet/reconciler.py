@@ -15,10 +15,10 @@ import random
 import threading
 from typing import TYPE_CHECKING
 
-from fitq_shared.errors import AccessDenied, ServerError
+from fitq_shared.errors import AccessDenied, ServerError, SubmissionDamaged
 from fitq_shared.queue import LANES, client_app, publish
 from fitq_shared.settings import Settings
-from fitq_shared.store.stranded import StrandedChunks
+from fitq_shared.store.stranded import StrandedChunks, WaitingChunk
 from fitq_shared.store.submitting import SubmittingStore
 
 if TYPE_CHECKING:
@@ -73,10 +73,19 @@ def reconcile(stranded: StrandedChunks, app: Celery) -> int:
     overtaken = {lane: stranded.overtaken(lane) for lane in LANES}
     sent = 0
     for submission in stranded.unfinished():
-        for chunk in stranded.unclaimed(submission):
+        for chunk in _unclaimed(stranded, submission):
             if chunk.sent_at < overtaken.get(chunk.lane, 0.0):
                 stranded.note_message(submission, chunk)
                 publish(app, chunk.lane, submission, [chunk.number])
                 _log.warning("%s chunk %d: its message was lost, a new one is sent", submission, chunk.number)
                 sent += 1
     return sent
+
+
+def _unclaimed(stranded: StrandedChunks, submission: str) -> list[WaitingChunk]:
+    """As the store has it; none where nobody can tell, so that other submissions are looked after."""
+    try:
+        return stranded.unclaimed(submission)
+    except SubmissionDamaged as error:
+        _log.warning("stranded chunks not looked for: %s", error)
+        return []

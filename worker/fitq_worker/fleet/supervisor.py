@@ -15,17 +15,17 @@ from types import FrameType
 from fitq_shared.errors import AccessDenied
 from fitq_shared.settings import Settings
 from fitq_worker.fleet.devices import Device, process_environment, usable_cores
+from fitq_worker.fleet.drain import DRAIN_SECONDS, DRAIN_VARIABLE, GIVE_BACK_SECONDS
 from fitq_worker.fleet.memory import MEMORY_VARIABLE, share_of
 from fitq_worker.fleet.supervision import SUPERVISOR_VARIABLE
 
-#: A chunk takes about half a second, minutes where a single job is that large. A worker that has not ended after this
-#: long is killed, and its chunk runs again elsewhere.
-DRAIN_SECONDS = 60
 FIRST_RESTART_SECONDS = 1.0
 LAST_RESTART_SECONDS = 60.0
 #: A process that lived this long was healthy: the delays before its restarts start from the first again.
 HEALTHY_SECONDS = 60.0
 POLL_SECONDS = 0.2
+#: Signals that follow each other more closely may come as one.
+SIGNALS_APART_SECONDS = 0.05
 #: Exit status when the server refuses the user, the password or a right.
 DENIED_STATUS = 4
 #: The first process of a device has the cores for itself while it imports torch, most of what a small run takes; the
@@ -38,9 +38,11 @@ _log = logging.getLogger(__name__)
 class WorkerProcess:
     """One Celery worker on one device, started again with growing delay when it ends by itself."""
 
-    def __init__(self, node: str, device: Device, threads: int, memory: int, delay: float = 0.0) -> None:
-        self.node, self.device = node, device
-        limits = {MEMORY_VARIABLE: str(memory), SUPERVISOR_VARIABLE: str(os.getpid())}
+    def __init__(
+        self, node: str, device: Device, threads: int, memory: int, drain: float = DRAIN_SECONDS, delay: float = 0.0
+    ) -> None:
+        self.node, self.device, self.drain = node, device, drain
+        limits = {MEMORY_VARIABLE: str(memory), DRAIN_VARIABLE: str(drain), SUPERVISOR_VARIABLE: str(os.getpid())}
         self._environment = {**os.environ, **process_environment(device, threads), **limits}
         self._delay = FIRST_RESTART_SECONDS
         self._process: subprocess.Popen[bytes] | None = None
@@ -81,7 +83,7 @@ class WorkerProcess:
 
 
 class _StopRequests:
-    """Counts TERM and INT: the first one drains, the second one kills."""
+    """Counts TERM and INT: the first one begins the drain, the second one ends it, the third one kills."""
 
     def __init__(self) -> None:
         self.count, self._came = 0, threading.Event()
@@ -128,15 +130,22 @@ def _give_up(workers: Sequence[WorkerProcess], failure: BaseException) -> int:
     return DENIED_STATUS if denied else 1
 
 
-def start_workers(devices: Sequence[Device], processes: int | None = None, memory: int | None = None) -> list[WorkerProcess]:
+def start_workers(
+    devices: Sequence[Device],
+    processes: int | None = None,
+    memory: int | None = None,
+    threads: int = 1,
+    drain: float = DRAIN_SECONDS,
+) -> list[WorkerProcess]:
     """Start the workers, or plan their start.
 
     `processes` is their number for each device: by default one on a GPU and one for each usable core on the CPU. `memory`
-    is what each may use in bytes: by default they share that of the machine, and on a GPU there is no limit.
+    is what each may use in bytes: by default they share that of the machine, and on a GPU there is no limit. `threads` is
+    how many each may compute with: more processes do more than more threads. `drain` is how many seconds each may go on
+    with its chunk once it is told to stop.
     """
     cores = usable_cores()
     counts = [processes or (1 if device.uuid else cores) for device in devices]
-    threads = max(1, cores // sum(counts))
     shares = [memory or (0 if device.uuid else share_of(sum(counts))) for device in devices]
     # The process id makes the names unique where two supervisors share a machine.
     return [
@@ -145,6 +154,7 @@ def start_workers(devices: Sequence[Device], processes: int | None = None, memor
             device,
             threads,
             share,
+            drain,
             OTHERS_SECONDS if number else 0.0,
         )
         for device, count, share in zip(devices, counts, shares, strict=True)
@@ -153,19 +163,27 @@ def start_workers(devices: Sequence[Device], processes: int | None = None, memor
 
 
 def _drain(workers: Sequence[WorkerProcess], stop: _StopRequests) -> int:
-    _log.info("stopping: chunks that are being fitted are finished first; a second signal ends them at once")
-    for worker in workers:
-        worker.send(signal.SIGTERM)
-    deadline = time.monotonic() + DRAIN_SECONDS
+    _log.info("stopping: chunks are finished or given back; a second signal gives them back now, a third one kills")
+    deadline = _tell_to_stop(workers, max((worker.drain for worker in workers), default=0.0))
+    hurried = False
     while any(worker.is_running() for worker in workers):
-        if stop.count > 1 or time.monotonic() > deadline:
+        time.sleep(SIGNALS_APART_SECONDS)
+        if stop.count > 2 or time.monotonic() > deadline:
             for worker in workers:
                 worker.send(signal.SIGKILL)
             _log.warning("workers were killed; their chunks will run again")
             return 1
-        stop.wait(POLL_SECONDS)
+        if stop.count > 1 and not hurried:
+            hurried, deadline = True, _tell_to_stop(workers, 0.0)
     _log.info("stopped")
     return 0
+
+
+def _tell_to_stop(workers: Sequence[WorkerProcess], drain: float) -> float:
+    """Begin the drain of all workers, or end it, and return the time at which they must have ended."""
+    for worker in workers:
+        worker.send(signal.SIGTERM)
+    return time.monotonic() + drain + GIVE_BACK_SECONDS
 
 
 def _command(node: str) -> list[str]:

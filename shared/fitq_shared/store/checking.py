@@ -1,4 +1,4 @@
-"""A trial of the server: whether it does what a worker asks of it, and how it is set up."""
+"""The check of a server: whether it does what a worker asks of it, and how it is set up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fitq_shared.store.frame_files import frame_files
 from fitq_shared.store.reader import Reader
 from fitq_shared.store.scripts import load_script
 
-#: What a trial has written is gone after this, should it be killed.
+#: What a check has written is gone after this, should it be killed.
 _SECONDS = 60
 
 
@@ -29,7 +29,7 @@ class ServerSetup(NamedTuple):
         return self.memory_limit > 0 and self.eviction_policy != "noeviction"
 
 
-class TrialStore(Reader):
+class CheckingStore(Reader):
     """Tries what a worker does; nothing of it stays.
 
     Raises, from every method: ServerUnreachable, AccessDenied, ServerFull, ServerRefuses.
@@ -42,7 +42,7 @@ class TrialStore(Reader):
     def work(self) -> None:
         """Take a message from a list, write a claim, renew it by a script and remove it."""
         token = secrets.token_hex(8)
-        messages, claim = (f"{keys.trial(self.settings.namespace, token)}:{kind}" for kind in ("messages", "claim"))
+        messages, claim = (f"{keys.check(self.settings.namespace, token)}:{kind}" for kind in ("messages", "claim"))
         with self._server():
             self._redis.lpush(messages, token)
             self._redis.expire(messages, _SECONDS)
