@@ -34,6 +34,7 @@ class Totals(msgspec.Struct, frozen=True):
     doubled: int = 0
     differing: int = 0
     left_over: int = 0
+    #: From the last fault, or where clients try for longer from the last submission, until all is fitted.
     recovery_seconds: float = 0.0
 
     def __str__(self) -> str:
@@ -63,8 +64,8 @@ class Finding(NamedTuple):
 
 def compare(storm: Storm, faults: int) -> tuple[Totals, list[Finding]]:
     """Wait until all is fitted, and find what is lost, doubled, different or left over."""
-    began = time.monotonic()
     storm.clients.wait()
+    began = time.monotonic()
     _wait_until_finished(storm)
     recovery = time.monotonic() - began
     findings = [finding for order in storm.clients.orders for finding in _look_at(order)]

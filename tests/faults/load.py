@@ -35,7 +35,18 @@ class Work(NamedTuple):
 
 def make_works(folder: Path) -> list[Work]:
     """One work of each kind; the same at every call."""
-    return [_make(folder / f"{name}.jsonl", jobs) for name, jobs in _kinds().items()]
+    return [make_work(folder, name) for name in _kinds()]
+
+
+def make_work(folder: Path, name: str) -> Work:
+    """One of them."""
+    file, jobs = folder / f"{name}.jsonl", _kinds()[name]
+    file.write_bytes(b"\n".join(map(msgspec.json.encode, jobs)))
+    chunks, _ = plan_jobs(file)
+    fitted = [fit(rows.jobs, sets=rows.sets) for rows in chunks]
+    results = rows_by_position(each.results for each in fitted)
+    traces = rows_by_position(label_steps(each.traces) for each in fitted if len(each.traces))
+    return Work(name, file, len(jobs), results, traces)
 
 
 def rows_by_position(batches: Iterable[pa.RecordBatch]) -> Rows:
@@ -46,15 +57,6 @@ def rows_by_position(batches: Iterable[pa.RecordBatch]) -> Rows:
         for row in batch.select(kept).to_pylist():
             rows[row["index"]].append(repr(row))
     return dict(rows)
-
-
-def _make(file: Path, jobs: list[Job]) -> Work:
-    file.write_bytes(b"\n".join(map(msgspec.json.encode, jobs)))
-    chunks, _ = plan_jobs(file)
-    fitted = [fit(rows.jobs, sets=rows.sets) for rows in chunks]
-    results = rows_by_position(each.results for each in fitted)
-    traces = rows_by_position(label_steps(each.traces) for each in fitted if len(each.traces))
-    return Work(file.stem, file, len(jobs), results, traces)
 
 
 def _kinds() -> dict[str, list[Job]]:
@@ -68,7 +70,7 @@ def _kinds() -> dict[str, list[Job]]:
         "bulk": list(_generated(3000, degree=2, steps=40, trace="none", seed=10_000)),
         "robust": list(_generated(1200, degree=4, loss="huber", steps=100, trace="none", seed=20_000)),
         # A second or so each, whatever code fits them: each step looks at every sample.
-        "slow": list(_generated(3, degree=5, loss="huber", steps=300, samples={"count": 20_000}, seed=30_000)),
+        "slow": list(_generated(2, degree=5, loss="huber", steps=300, samples={"count": 20_000}, seed=30_000)),
     }
 
 
