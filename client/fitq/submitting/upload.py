@@ -73,7 +73,7 @@ def upload(store: SubmittingStore, submission: str, chunks: Iterable[Rows], job_
         app.close()
     if chunk_count < len(known):
         raise different_content(submission, f"it has {manifest.jobs} jobs, and the input has fewer")
-    store.close(submission)
+    store.close(submission, chunk_count)  # others may have added chunks since the index was read
 
 
 def enqueue(store: SubmittingStore, app: Celery, submission: str, rows: Rows, chunk: int, lane: str) -> None:

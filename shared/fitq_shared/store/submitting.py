@@ -14,11 +14,13 @@ from fitq_shared.errors import (
     DifferentContent,
     QuotaExceeded,
     ServerRefuses,
+    ServerUnreachable,
     SubmissionCancelled,
     SubmissionDamaged,
     SubmissionNotFound,
 )
 from fitq_shared.jobs.ids import BUCKETS
+from fitq_shared.masking import mask_url
 from fitq_shared.settings import Settings
 from fitq_shared.store import keys
 from fitq_shared.store.frame_files import frame_files
@@ -122,22 +124,28 @@ class SubmittingStore(Reader):
         with self._server():
             add_offer(self._redis, keys.offers(self.settings.namespace, shape), submission, chunk)
 
-    def close(self, submission: str) -> None:
+    def close(self, submission: str, chunks: int | None = None) -> None:
         """Declare the submission complete; return once the server has all of it on its disk, if it keeps anything there.
 
         Raises:
             SubmissionNotFound: it was deleted meanwhile.
             SubmissionCancelled: it was cancelled.
+            DifferentContent: it is open and has more than these `chunks`: somebody else has added others.
+            ServerUnreachable: it is open and has fewer: the server was away and has forgotten some; all can be tried again.
         """
         with self._server():
             verdict = self._close(
                 keys=[self._keys(submission).manifest, keys.expiries(self.settings.namespace)],
-                args=[submission, self.settings.ttl_seconds],
+                args=[submission, self.settings.ttl_seconds, "" if chunks is None else chunks],
             )
         if verdict == b"gone":
             raise not_found(submission)
         if verdict == b"cancelled":
             raise _cancelled(submission)
+        if verdict == b"more":
+            raise different_content(submission, "it has more jobs, and the input has fewer")
+        if verdict == b"fewer":
+            raise ServerUnreachable(f"Redis at {mask_url(self.settings.redis_url)} has forgotten jobs; try again")
         self._wait_for_disk()
 
     def _quota_exceeded(self) -> QuotaExceeded:

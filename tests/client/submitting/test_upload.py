@@ -22,9 +22,18 @@ from fitq import readers
 from fitq.client import Client
 from fitq.submitting import admission
 from fitq.submitting.planner import plan
-from fitq_shared.errors import DifferentContent, ResultsUnreachable, ServerFull, SubmissionCancelled, SubmissionNotFound
+from fitq.submitting.upload import upload
+from fitq_shared.errors import (
+    DifferentContent,
+    ResultsUnreachable,
+    ServerFull,
+    ServerUnreachable,
+    SubmissionCancelled,
+    SubmissionNotFound,
+)
 from fitq_shared.jobs.frames import decode
 from fitq_shared.jobs.job import Samples
+from fitq_shared.jobs.rows import Rows
 from fitq_shared.jobs.schemas import JOB_SCHEMA
 from fitq_shared.settings import Settings
 from fitq_shared.store.fitting import Commit, FittingStore
@@ -84,6 +93,47 @@ def test_other_jobs_under_the_same_key_are_refused(client: Client, others: Calla
     with pytest.raises(DifferentContent, match=rf"{submission.id} was made of other jobs: .*another key"):
         client.submit(others(), key="sweep")
     assert submission.status() == before
+
+
+def test_a_beginning_of_jobs_that_come_at_the_same_time_is_refused(client: Client, store: SubmittingStore) -> None:
+    """Another client adds its chunks after this one has looked what there is; the submission stays open for it."""
+    submission = store.open("both", "test", "sweep")
+    chunks = list(plan(jobs()))
+
+    def beginning() -> Iterator[Rows]:
+        for number, rows in enumerate(chunks):
+            store.add_chunk(submission, payload_of(number, rows), "fitq.bulk.0")
+        yield chunks[0]
+
+    with pytest.raises(DifferentContent, match="the input has fewer"):
+        upload(store, submission, beginning(), len(chunks[0].jobs))
+    assert client.submission(submission).status().state == "open"
+    upload(store, submission, chunks, None)
+    assert client.submission(submission).status().state == "closed"
+
+
+def test_an_upload_whose_server_forgets_a_chunk_can_be_resumed(
+    client: Client, store: SubmittingStore, fitting: FittingStore, redis_client: redis.Redis
+) -> None:
+    """A server that comes back without the end of its append-only file: the submission is not closed without the jobs."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for number, batch in enumerate(jobs()):
+            if number == 4:
+                (manifest,) = client.submissions()
+                names = SubmissionKeys(store.settings.namespace, manifest.id)
+                redis_client.hdel(names.chunk_index, str(manifest.chunks - 1))
+                redis_client.delete(names.jobs(manifest.chunks - 1))
+                redis_client.hincrby(names.manifest, "chunks", -1)
+                redis_client.hincrby(names.manifest, "jobs", -4096)
+            yield batch
+
+    with pytest.raises(ServerUnreachable, match="has forgotten jobs; try again") as caught:
+        client.submit(batches())
+    (manifest,) = client.submissions()
+    assert caught.value.__notes__ == [f"{manifest.id} stays open: submit the same jobs again and resume it"]
+    client.submit(jobs(), resume=manifest.id)
+    assert stored_indexes(fitting, manifest.id) == list(range(20_000))
 
 
 def test_a_deleted_submission_leaves_its_key_free(client: Client) -> None:
@@ -332,6 +382,7 @@ def test_the_same_jobs_have_the_same_digest() -> None:
     code = """
 from fitq import readers
 from fitq.submitting.planner import plan
+from fitq.submitting.upload import upload
 from fitq_shared.store.payload import payload_of
 print(*(payload_of(chunk, rows).digest for chunk, rows in enumerate(plan(readers.from_recipe([1.0, 2.0], 20_000)))))
 """
