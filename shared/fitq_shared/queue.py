@@ -139,6 +139,8 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         # Look for messages of dead workers every 5 s; kombu's default comes to about 100 s.
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
+        # A worker that is killed while it looks keeps all others from looking for this long; by default 300 s.
+        "unacked_mutex_expire": 10,
         # Without a timeout a publish hangs for ever on a half-open connection; it must exceed BRPOP's 1 s.
         "socket_timeout": 30,
         "socket_connect_timeout": 5,
