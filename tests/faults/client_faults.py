@@ -7,6 +7,7 @@ import signal
 from fitq import Client
 from fitq_shared.errors import ResultsLost, SubmissionNotFound
 from tests.faults.clients import BAD_INPUT, Order, WrongAnswer, check_failure, persist
+from tests.faults.load import first_half
 from tests.faults.storm import Storm
 
 
@@ -62,14 +63,25 @@ def submit_other_jobs_under_one_key(storm: Storm) -> None:
         check_failure(process.returncode, errors)
 
 
+def race_for_a_key_with_fewer_jobs(storm: Storm) -> None:
+    """Two submit under one key at once, one of them only the first half of the jobs: one is accepted at most."""
+    order = storm.clients.order(storm.random.choice([work for work in storm.works if work.job_count > 1]))
+    half = Order(first_half(order.work, storm.folder), order.key, order.settings)
+    rivals = [order, half]
+    if [*storm.clients.race(rivals)].count(True) > 1:
+        raise WrongAnswer(f"{order.key} was accepted for all jobs and for half of them")
+    if half.submission:
+        order.work = half.work
+    order.submission = order.submission or half.submission
+    if not order.submission:  # each has added chunks that the other one does not have
+        _delete(storm, order, storm.clients.id_of(order.key))
+
+
 def delete_a_submission(storm: Storm) -> None:
     """Amid its fits, perhaps."""
     order = storm.order_now()
     storm.pass_time(0.0, 1.0)
-    client = Client(order.settings)
-    persist(lambda: client.submission(order.submission).delete(), SubmissionNotFound)
-    storm.server.note_safe()
-    order.fate = "deleted"
+    _delete(storm, order, order.submission)
 
 
 def cancel_a_submission(storm: Storm) -> None:
@@ -104,6 +116,13 @@ def damage_result_files(storm: Storm) -> None:
     if persist(submission.results, ResultsLost) is not None:
         raise WrongAnswer(f"nobody was told that {file} is damaged")
     file.write_bytes(intact)
+
+
+def _delete(storm: Storm, order: Order, submission: str) -> None:
+    client = Client(order.settings)
+    persist(lambda: client.submission(submission).delete(), SubmissionNotFound)
+    storm.server.note_safe()
+    order.submission, order.fate = submission, "deleted"
 
 
 def _damaged(intact: bytes, storm: Storm) -> bytes:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,10 @@ FAILURE, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 class WrongAnswer(Exception):
     """A client did something else than its promises say."""
+
+
+class Refused(WrongAnswer):
+    """What was submitted is no good input, which is right only where somebody else has the key."""
 
 
 @dataclass
@@ -136,9 +140,28 @@ class Clients:
                 order.submission = output.split()[0]
                 self._server.note_safe()
                 return
+            if process.returncode == BAD_INPUT:
+                raise Refused(errors)
             check_failure(process.returncode, errors)
             time.sleep(PAUSE_SECONDS)
         raise WrongAnswer(f"{order.key} could not be submitted: {errors}")
+
+    def race(self, orders: Sequence[Order]) -> list[bool]:
+        """Submit all at once by `fitq submit`, again and again while the server fails; says which were accepted."""
+        return list(self._threads.map(self._is_accepted, orders))
+
+    def _is_accepted(self, order: Order) -> bool:
+        try:
+            self.submit_by_command(order)
+        except Refused:
+            return False
+        return True
+
+    def id_of(self, key: str) -> str:
+        """The id of the submission with this key."""
+        manifests = persist(Client(self._server.settings).submissions)
+        (submission,) = (manifest.id for manifest in manifests if manifest.key == key)
+        return str(submission)
 
     def start_submitting(self, order: Order) -> subprocess.Popen[str]:
         """Start `fitq submit` once."""

@@ -38,6 +38,7 @@ FAULTS: list[Fault] = [
     client.stop_a_follower_for_a_while,
     client.submit_twice_under_one_key,
     client.submit_other_jobs_under_one_key,
+    client.race_for_a_key_with_fewer_jobs,
     client.delete_a_submission,
     client.cancel_a_submission,
     client.let_a_submission_expire,

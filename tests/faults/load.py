@@ -49,6 +49,16 @@ def make_work(folder: Path, name: str) -> Work:
     return Work(name, file, len(jobs), results, traces)
 
 
+def first_half(work: Work, folder: Path) -> Work:
+    """A work of the first jobs of this one."""
+    lines = work.file.read_bytes().splitlines()
+    count = (len(lines) + 1) // 2
+    file = folder / f"half-of-{work.name}.jsonl"
+    file.write_bytes(b"\n".join(lines[:count]))
+    results, traces = ({place: rows[place] for place in rows if place < count} for rows in (work.results, work.traces))
+    return Work(f"half-of-{work.name}", file, count, results, traces)
+
+
 def rows_by_position(batches: Iterable[pa.RecordBatch]) -> Rows:
     """Every row as text without its place; a position that comes twice has two texts."""
     rows: Rows = defaultdict(list)
