@@ -76,6 +76,12 @@ def start(device: str, processes: int | None, memory: float | None, threads: int
     """Start worker processes and look after them until TERM or Ctrl-C.
 
     A second TERM or Ctrl-C ends the drain, a third one kills.
+
+    \b
+    Exit codes:
+      0    stopped; chunks were finished or given back
+      1    workers had to be killed, or what looks after them has failed
+      4    the server does not let us in
     """
     from fitq_shared.masking import mask_url
     from fitq_shared.settings import Settings
