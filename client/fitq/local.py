@@ -52,7 +52,7 @@ def local_fleet(device: str = "auto") -> Iterator[LocalFleet]:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fitq-")))
         private = stack.enter_context(private_server(server, directory))
         log = directory / "worker.log"
-        command = [sys.executable, "-m", "fitq_worker", "start", "--device", device]
+        command = [sys.executable, "-m", "fitq_worker", "start", "--device", device, "--drain", "0"]
         # torch unpacks its kernels into temporary folders and leaves them; these go with ours.
         environment = os.environ | private.settings.environment() | {"TMPDIR": str(directory)}
         worker = stack.enter_context(tied_process(command, log, environment=environment))

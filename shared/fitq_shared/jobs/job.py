@@ -328,9 +328,11 @@ def _convert(fields: Mapping[str, object], place: str | None, defaults: Mapping[
     job |= missing_lists(fields, job)
     try:
         return msgspec.convert(job, FitJob)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, ValueError):
         job = convert_losslessly(job, _KIND)  # which looks at every value, and few jobs need it
     try:
         return msgspec.convert(job, FitJob)
     except msgspec.ValidationError as error:
         raise explain_refusal(error, job, _KNOWN).with_place(place) from None
+    except ValueError as error:  # a number that no float can be, such as a signaling NaN of decimal
+        raise JobError(f"a value that cannot be read ({error})", place=place) from None

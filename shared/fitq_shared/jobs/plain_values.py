@@ -26,7 +26,9 @@ def drop_missing(fields: Mapping[str, Any]) -> dict[str, Any]:
         found["samples"] = drop_missing(samples) or None
     # Spelled out, for this looks at every field of every job made in Python.
     return {
-        name: value for name, value in found.items() if not (value is None or (type(value) in _FLOATS and value != value))
+        name: value
+        for name, value in found.items()
+        if not (value is None or (type(value) is float and value != value) or (type(value) is Decimal and value.is_nan()))
     }
 
 
@@ -78,7 +80,10 @@ def _is_list(value: object) -> bool:
 
 
 def _whole(value: Any) -> Any:
-    return int(value) if isinstance(value, float | Decimal) and value % 1 == 0 else value
+    try:
+        return int(value) if isinstance(value, float | Decimal) and value % 1 == 0 else value
+    except ArithmeticError:  # infinite, or of more digits than decimal counts
+        return value
 
 
 def _switch(value: Any) -> Any:
@@ -103,7 +108,6 @@ def _decode(value: Any) -> Any:
 
 
 _NUMBERS = frozenset([int, float, type(None)])
-_FLOATS = frozenset([float, Decimal])
 _BUILTIN = frozenset([int, float, str, list, bool, dict])
 _CONVERSIONS: dict[type[inspect.Type], Callable[[Any], Any]] = {
     inspect.IntType: _whole,

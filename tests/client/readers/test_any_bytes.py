@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -213,3 +214,12 @@ def test_what_make_fuzz_has_found_stays_mended(tmp_path: Path) -> None:
         path = tmp_path / "jobs.jsonl"
         path.write_bytes(found.read_bytes())
         read(path)
+
+
+@pytest.mark.parametrize("number", ["sNaN", "Infinity", "1E+100"])
+@pytest.mark.parametrize("field", ["id", "x", "degree", "lr", "tags"])
+def test_decimal_numbers_that_are_no_floats_are_refused_or_missing(field: str, number: str) -> None:
+    """Arithmetic with them raises."""
+    value = [Decimal(number)] if field == "x" else Decimal(number)
+    with contextlib.suppress(FitqError):
+        list(plan(from_jobs([{**JOBS[0], field: value}])))
