@@ -39,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     visibility_timeout_seconds: Annotated[int, msgspec.Meta(ge=1)] = 900
     #: A worker that has not renewed its claim on a chunk for this long is taken for dead, in seconds. FITQ_LEASE_SECONDS
     lease_seconds: Annotated[int, msgspec.Meta(ge=1)] = 10
-    #: A chunk during whose fits this many workers have died is given up. FITQ_MAX_ATTEMPTS
+    #: A job is given up when workers died with it alone, and so many with its chunk in all. FITQ_MAX_ATTEMPTS
     max_attempts: Annotated[int, msgspec.Meta(ge=1)] = 4
     #: Certificate authority (PEM file) that has signed the server's certificate; empty trusts those of the system.
     #: FITQ_TLS_CA

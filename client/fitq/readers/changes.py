@@ -13,6 +13,7 @@ from fitq.readers.columnar import from_tables
 from fitq.readers.defaults import without_defaults
 from fitq.readers.instructions import Instructions
 from fitq_shared.errors import JobError
+from fitq_shared.jobs.column_rules import DRAWING_COLUMNS
 from fitq_shared.jobs.columns import replace_columns
 from fitq_shared.jobs.frames import sample_counts
 from fitq_shared.jobs.job import FitJob, defaults_from_mapping
@@ -23,7 +24,6 @@ from fitq_shared.jobs.schemas import JOB_SCHEMA, SETS_SCHEMA
 _OWN = ("id", "x", "y", "weights", "polynomial", "samples", "tags")
 #: What a job keeps of its first reading.
 _STAYS = ("index", "tags", "place")
-_SAMPLES = {"count": "count", "spread": "spread", "noise": "noise", "seed": "samples_seed"}
 
 
 def check_changes(changes: Mapping[str, object]) -> None:
@@ -87,7 +87,7 @@ def _table(jobs: pa.RecordBatch) -> pa.RecordBatch:
     """Jobs as a table of the fields of FitJob, as readers take it."""
     columns = {name: jobs[name] for name in FitJob.__struct_fields__ if name in JOB_SCHEMA.names and name not in _STAYS}
     columns |= without_defaults(columns)
-    columns["samples"] = pa.StructArray.from_arrays([jobs[name] for name in _SAMPLES.values()], list(_SAMPLES))
+    columns["samples"] = pa.StructArray.from_arrays([jobs[name] for name in DRAWING_COLUMNS.values()], list(DRAWING_COLUMNS))
     if jobs["init_exact"][0].as_py():
         columns["init"] = pa.repeat("exact", len(jobs))
     return pa.RecordBatch.from_pydict(columns)

@@ -55,8 +55,9 @@ def _kinds(struct: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 _FIELDS = _kinds(FitJob)
-#: The same of what describes how samples are drawn.
+#: The same of what describes how samples are drawn, and the columns of JOB_SCHEMA that hold it.
 SAMPLES = _kinds(Samples)
+DRAWING_COLUMNS = {"count": "count", "spread": "spread", "noise": "noise", "seed": "samples_seed"}
 #: Fields that hold numbers, choices (and the words of each), true or false; the pattern of `trace`.
 NUMBERS = {name: kind for name, kind in _FIELDS.items() if isinstance(kind, inspect.IntType | inspect.FloatType)}
 CHOICES = {name: pa.array(kind.values) for name, kind in _FIELDS.items() if type(kind) is inspect.LiteralType}
@@ -84,7 +85,7 @@ def _samples(jobs: pa.RecordBatch) -> Mask:
     x, y, weights, coefficients = (list_lengths(jobs[name], missing=-1) for name in ("x", "y", "weights", "polynomial"))
     explicit = (x >= 0) & (x == y) & (x <= MAX_SAMPLES) & ((weights < 0) | (weights == x))
     drawn = (coefficients >= 1) & (coefficients <= MAX_DEGREE + 1)
-    for name, column in (("count", "count"), ("spread", "spread"), ("noise", "noise"), ("seed", "samples_seed")):
+    for name, column in DRAWING_COLUMNS.items():
         drawn &= _within(jobs[column], SAMPLES[name])
     nothing_drawn = (coefficients < 0) & _null(jobs["count"])
     nothing_explicit = (x < 0) & (y < 0) & (weights < 0)

@@ -14,7 +14,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fitq_shared.errors import FrameError
-from fitq_shared.jobs.column_rules import BOOLEANS, BOUNDS, CHOICES, MAY_BE_NULL, NUMBERS, SAMPLES, TRACE_PATTERN
+from fitq_shared.jobs.column_rules import (
+    BOOLEANS,
+    BOUNDS,
+    CHOICES,
+    DRAWING_COLUMNS,
+    MAY_BE_NULL,
+    NUMBERS,
+    SAMPLES,
+    TRACE_PATTERN,
+)
 from fitq_shared.jobs.columns import list_lengths, repeats_one_word
 from fitq_shared.jobs.fields import (
     MAX_DEGREE,
@@ -35,8 +44,6 @@ from fitq_shared.jobs.trace import recorded_counts
 Mask: TypeAlias = NDArray[np.bool_]
 
 _DOUBT = "; was it written by something else?"
-#: Column of a frame -> the field of `samples` that it holds.
-_DRAWING = {"count": "count", "spread": "spread", "noise": "noise", "samples_seed": "seed"}
 
 
 def check_positions(jobs: pa.RecordBatch, job_count: int, first: int, last: int) -> None:
@@ -140,7 +147,7 @@ def _check_samples(jobs: pa.RecordBatch, set_count: int) -> None:
     _check_points(jobs, given)
     numbers = jobs["sample_set"].drop_null().to_numpy()
     check(not len(numbers) or 0 <= numbers.min() <= numbers.max() < set_count, "a job refers to a set that is there")
-    for column, name in _DRAWING.items():
+    for name, column in DRAWING_COLUMNS.items():
         same = jobs[column].null_count in (0, len(jobs)) or bool((_is_given(jobs[column]) == drawn).all())
         check(
             same and jobs[column].null_count == len(jobs) - np.count_nonzero(drawn),

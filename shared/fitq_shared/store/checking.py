@@ -71,5 +71,4 @@ class CheckingStore(Reader):
         """
         files = frame_files(self.settings.results_url, f"check-{secrets.token_hex(8)}")
         if files is not None:
-            files.write("results", 0, 1, b"check")
-            files.remove_all()
+            files.check()

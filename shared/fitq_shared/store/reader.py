@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import lru_cache
 from typing import NamedTuple, cast
 
@@ -95,11 +95,7 @@ class Reader:
         """Submissions that may still have chunks to fit, in no order; damaged ones have none."""
         with self._server():
             listed = cast("set[bytes]", self._redis.smembers(keys.active(self.settings.namespace)))
-        found: list[Manifest] = []
-        for name in listed:
-            with suppress(SubmissionDamaged):
-                found += self._manifests([name])
-        return found
+        return self._manifests(listed, skip_damaged=True)
 
     def index(self, submission: str) -> list[IndexedChunk]:
         """What identifies each chunk added so far."""
@@ -180,14 +176,18 @@ class Reader:
         with self._server():
             return self._redis.llen(keys.lane(self.settings.namespace, lane))
 
-    def _manifests(self, names: Iterable[bytes]) -> list[Manifest]:
+    def _manifests(self, names: Iterable[bytes], *, skip_damaged: bool = False) -> list[Manifest]:
         """The manifests of these ids, as far as there are any."""
         ids = [text for name in names if keys.is_submission_id(text := name.decode(errors="replace"))]
         with self._server(), self._redis.pipeline(transaction=False) as pipeline:
             for submission in ids:
                 pipeline.hgetall(self._keys(submission).manifest)
             found = pipeline.execute()
-        return [manifest_of(submission, fields) for submission, fields in zip(ids, found, strict=True) if fields]
+        manifests: list[Manifest] = []
+        for submission, fields in zip(ids, found, strict=True):
+            with suppress(SubmissionDamaged) if skip_damaged else nullcontext():
+                manifests += [manifest_of(submission, fields)] if fields else []
+        return manifests
 
     def _frames(self, submission: str, kind: Kind, chunks: Sequence[int]) -> list[bytes | None]:
         committed = self._committed(submission, chunks)
