@@ -69,10 +69,11 @@ def client_app(settings: Settings) -> Celery:
     return _app(settings)
 
 
-def worker_app(settings: Settings, transport: str) -> Celery:
-    """The app of a worker process; `transport` is the path of the class that delivers messages."""
+def worker_app(settings: Settings, transport: str, control: str) -> Celery:
+    """The app of a worker process; the paths are those of the classes that deliver messages, and remote control."""
     return _app(
         settings,
+        control,
         broker_transport=transport,
         # Acknowledged late: a chunk whose worker dies is delivered again, and the commit drops a duplicate.
         task_acks_late=True,
@@ -108,11 +109,11 @@ def _translated_errors(app: Celery) -> Iterator[None]:
             raise error.__cause__ or ConnectionError(str(error)) from None
 
 
-def _app(settings: Settings, **more: Any) -> Celery:
+def _app(settings: Settings, control: str | None = None, **more: Any) -> Celery:
     from celery import Celery
     from kombu.entity import Queue
 
-    app = Celery("fitq", set_as_current=False)
+    app = Celery("fitq", set_as_current=False, control=control)
     app.conf.update(
         broker_url=settings.redis_url,
         broker_use_ssl=settings.tls_options() or None,

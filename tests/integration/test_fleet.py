@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 JOBS_PER_CHUNK = 4
 #: Jobs that are fitted in a moment.
 QUICK = {"degree": 2, "steps": 20}
+#: Steps that a chunk takes seconds for, time to end the server in.
+SLOW_STEPS = 6000
 
 
 def assert_as_fitted_here(fleet: Fleet, name: str, jobs_of: Callable[..., pa.RecordBatch], **fields: object) -> None:
@@ -182,8 +184,9 @@ def test_results_are_committed_after_an_outage_of_the_server(
 ) -> None:
     """The server is killed while a chunk is fitted, and away when it is done: the worker keeps the results until then."""
     fleet = start_fleet(restartable.settings)
-    fleet.submit("kept")
+    fleet.submit("kept", steps=SLOW_STEPS)
     fleet.wait_until_claimed("kept")
+    time.sleep(0.5)  # until it is fitted, which takes seconds
     restartable.kill()
     fleet.wait_until(lambda: "commit failed, trying again" in fleet.worker.log.read_text())
     restartable.start()

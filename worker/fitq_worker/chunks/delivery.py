@@ -11,7 +11,7 @@ import base64
 import functools
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from queue import Empty
 from typing import Annotated, Any, Literal
 
@@ -28,12 +28,6 @@ from fitq_shared.store.keys import is_submission_id
 MAX_CHUNK = 2**31
 #: A message of ours has about one; what is longer is not even looked at.
 MAX_MESSAGE_KIB = 64
-
-#: Those of Celery's remote control that only look, and those with which Flower asks for events.
-HARMLESS_COMMANDS = {
-    "ping", "clock", "stats", "active", "reserved", "scheduled", "revoked", "registered", "active_queues", "query_task",
-    "enable_events", "disable_events", "heartbeat",
-}  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -146,6 +140,13 @@ class Channel(redis.Channel):
         client.set_response_callback("BRPOP", _admit)
         return client
 
+    @functools.cached_property
+    def subclient(self) -> Any:
+        """The client that hears remote control. Fits must not wait for it: it never waits for what is not there yet."""
+        client = super().subclient
+        client.parse_response = functools.partial(client.parse_response, block=False)
+        return client
+
     def _listen_on(self, receive: Callable[[], Any]) -> Any:
         """Receive remote control; what Celery cannot make a message of is dropped."""
         try:
@@ -159,11 +160,6 @@ class Transport(redis.Transport):
     """kombu's transport with this channel."""
 
     Channel = Channel
-
-
-def restrict_remote_control(commands: Mapping[str, Any]) -> dict[str, Any]:
-    """The commands of Celery's remote control that are harmless."""
-    return {name: commands[name] for name in commands if name in HARMLESS_COMMANDS}
 
 
 def _admit(answer: Any, **_options: Any) -> tuple[bytes, bytes] | None:

@@ -69,7 +69,7 @@ def fit_chunk(task: Any, submission: str, chunk: int) -> Summary:
         first = batch.claim_chunk(store, worker, submission, chunk)
     except SubmissionNotFound as error:
         return {"skipped": str(error)}
-    except SubmissionDamaged as error:
+    except (SubmissionDamaged, ServerError) as error:
         _log.error("chunk %d left alone: %s", chunk, error)
         return {"skipped": str(error)}
     if first is None:
@@ -77,10 +77,10 @@ def fit_chunk(task: Any, submission: str, chunk: int) -> Summary:
     interactive = task.request.delivery_info.get("routing_key") == INTERACTIVE_LANE
     chunks = [first, *batch.claim_companions(store, worker, first)] if interactive else [first]
     leases = Leases(store, worker, chunks)
-    if _out_of_reach.get(store.results_url(submission), 0.0) > time.monotonic():
-        leases.give_back()
-        return {"skipped": "its results could not be written a moment ago"}
     try:
+        if _out_of_reach.get(store.results_url(submission), 0.0) > time.monotonic():
+            leases.give_back()
+            return {"skipped": "its results could not be written a moment ago"}
         with leases:
             note_trial = functools.partial(store.note_trial, submission, chunk, worker)
             commits = batch.fit_together(chunks, store.settings.max_attempts, _device(), leases.check, note_trial)

@@ -1,0 +1,50 @@
+"""Celery's remote control, as far as it only looks: what else anybody may send over the broker changes nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from celery.app import control
+from kombu import pidbox
+
+#: Commands that only look, and those with which Flower asks for events.
+HARMLESS_COMMANDS = {
+    "ping", "clock", "stats", "active", "reserved", "scheduled", "revoked", "registered", "active_queues", "query_task",
+    "enable_events", "disable_events", "heartbeat",
+}  # fmt: skip
+
+_log = logging.getLogger(__name__)
+
+
+class Node(pidbox.Node):
+    """One who is told. A command that cannot be followed is dropped; Celery would connect anew.
+
+    That stops a worker for good once a child was forked: the child keeps the former connection open, epoll goes on to
+    report it under the number that the new one has got, and Celery waits on the new one for what never comes.
+    """
+
+    def handle_message(self, body: Any, message: Any = None) -> Any:
+        """Follow a command where that is possible."""
+        try:
+            return super().handle_message(body, message)  # type: ignore[no-untyped-call]  # kombu is only partly typed
+        except Exception as error:
+            _log.warning("remote control: a command is dropped (%s)", type(error).__name__)
+
+
+class Mailbox(pidbox.Mailbox):
+    """kombu's mailbox with this node."""
+
+    node_cls = Node
+
+
+class Control(control.Control):  # type: ignore[misc]  # Celery has no types
+    """Celery's remote control with this mailbox."""
+
+    Mailbox = Mailbox
+
+
+def restrict(commands: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the commands that are harmless."""
+    return {name: commands[name] for name in commands if name in HARMLESS_COMMANDS}
