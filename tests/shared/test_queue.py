@@ -134,7 +134,5 @@ def test_an_unreachable_server_is_an_error_of_ours() -> None:
 def test_every_setting_is_one_that_celery_knows() -> None:
     """A misspelt name would be ignored."""
     conf = worker_app(Settings(), "redis", "celery.app.control:Control").conf
-    changes = set(conf.changes) - {
-        "deprecated_settings"
-    }  # which Celery adds by itself
+    changes = set(conf.changes) - {"deprecated_settings"}  # which Celery adds by itself
     assert changes <= set(DEFAULTS)
