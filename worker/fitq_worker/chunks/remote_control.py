@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 from celery.app import control
@@ -19,11 +18,16 @@ _log = logging.getLogger(__name__)
 
 
 class Node(pidbox.Node):
-    """One who is told. A command that cannot be followed is dropped; Celery would connect anew.
+    """One who is told, and knows only harmless commands: others end workers, write files or start processes.
 
-    That stops a worker for good once a child was forked: the child keeps the former connection open, epoll goes on to
-    report it under the number that the new one has got, and Celery waits on the new one for what never comes.
+    A command that cannot be followed is dropped; Celery would connect anew. That stops a worker for good once a child was
+    forked: the child keeps the former connection open, epoll goes on to report it under the number that the new one has
+    got, and Celery waits on the new one for what never comes.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # kombu is only partly typed
+        self.handlers = {name: follow for name, follow in self.handlers.items() if name in HARMLESS_COMMANDS}
 
     def handle_message(self, body: Any, message: Any = None) -> Any:
         """Follow a command where that is possible."""
@@ -43,8 +47,3 @@ class Control(control.Control):  # type: ignore[misc]  # Celery has no types
     """Celery's remote control with this mailbox."""
 
     Mailbox = Mailbox
-
-
-def restrict(commands: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the commands that are harmless."""
-    return {name: commands[name] for name in commands if name in HARMLESS_COMMANDS}
