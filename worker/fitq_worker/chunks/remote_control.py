@@ -27,7 +27,7 @@ class Node(pidbox.Node):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # kombu is only partly typed
-        self.handlers = {name: follow for name, follow in self.handlers.items() if name in HARMLESS_COMMANDS}
+        self.handlers = {name: follow for name, follow in (self.handlers or {}).items() if name in HARMLESS_COMMANDS}
 
     def handle_message(self, body: Any, message: Any = None) -> Any:
         """Follow a command where that is possible."""
